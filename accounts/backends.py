@@ -1,0 +1,47 @@
+"""The one way from a name or address and a password to a user, for API and admin alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.hashers import check_password, make_password
+from django.db.models import Q
+from django.http import HttpRequest
+
+from accounts.identity import canonical
+from accounts.models import User
+from accounts.validators import MaximumLengthValidator
+
+
+class CanonicalBackend(ModelBackend):
+    def authenticate(
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        **kwargs: Any,
+    ) -> User | None:
+        """The active user with that name or address and password, or None.
+
+        One hash runs whoever asks: for an unknown name too, so that time tells nothing.
+        """
+        if not username or not password or len(password) > MaximumLengthValidator.max_length:
+            return None
+        name = canonical(username)
+        user = User.objects.filter(Q(username_canonical=name) | Q(email_canonical=name)).first()
+        if user is None:
+            make_password(password)
+            return None
+        # The setter upgrades an older hash to the present algorithm and cost.
+        if not check_password(password, user.password, setter=_upgrade_for(user)):
+            return None
+        return user if self.user_can_authenticate(user) else None
+
+
+def _upgrade_for(user: User) -> Any:
+    def upgrade(password: str) -> None:
+        user.set_password(password)
+        user.save(update_fields=["password"])
+
+    return upgrade

@@ -1,0 +1,136 @@
+"""Who may use the platform: users and their sessions."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from accounts.identity import canonical
+
+
+class UserManager(BaseUserManager["User"]):
+    def create_user(self, username: str, email: str, password: str, **extra: Any) -> User:
+        """Create and return a user. Raises IntegrityError when the name or address is taken."""
+        user = self.model(username=username, email=email, **extra)
+        user.set_password(password)
+        user.save(force_insert=True)
+        return user
+
+    def create_superuser(self, username: str, email: str, password: str, **extra: Any) -> User:
+        return self.create_user(
+            username, email, password, is_staff=True, is_superuser=True, **extra
+        )
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        return self.get(username_canonical=canonical(username or ""))
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """An account. Two spellings that look alike are one identity, held by the database.
+
+    `token_epoch` is in every token; raising it ends every token and session at the next request.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    username = models.CharField(max_length=50)
+    username_canonical = models.CharField(max_length=50, unique=True, editable=False)
+    email = models.EmailField(max_length=254)
+    email_canonical = models.CharField(max_length=254, unique=True, editable=False)
+    full_name = models.CharField(max_length=150, blank=True, default="")
+    is_active = models.BooleanField(default=True)
+    is_staff = models.BooleanField(default=False)
+    token_epoch = models.PositiveIntegerField(default=0, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    USERNAME_FIELD = "username"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = ["email"]
+
+    def __str__(self) -> str:
+        return self.username
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.username_canonical = canonical(self.username)
+        self.email_canonical = canonical(self.email)
+        fields = kwargs.get("update_fields")
+        if fields is not None:
+            derived = {f"{name}_canonical" for name in ("username", "email") if name in fields}
+            kwargs["update_fields"] = {*fields, *derived}
+        super().save(*args, **kwargs)
+
+    def get_full_name(self) -> str:
+        return self.full_name or self.username
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Every scope the account may put into a credential."""
+        return frozenset({"read", "write", "admin"} if self.is_staff else {"read", "write"})
+
+
+class SessionQuerySet(models.QuerySet["Session"]):
+    def for_user(self, user: User) -> SessionQuerySet:
+        return self.filter(user=user)
+
+    def live(self) -> SessionQuerySet:
+        """Sessions whose tokens hold now: not revoked, not over, of an active user and epoch."""
+        return self.filter(
+            revoked_at__isnull=True,
+            expires_at__gt=timezone.now(),
+            user__is_active=True,
+            user__token_epoch=F("epoch"),
+        )
+
+    def rotate(self, session_id: uuid.UUID, *, spent: bytes, fresh: bytes) -> bool:
+        """Exchange the refresh token in one conditional UPDATE: of many at once, one succeeds."""
+        exchanged = (
+            self.live()
+            .filter(id=session_id, refresh_digest=spent)
+            .update(refresh_digest=fresh, last_used_at=timezone.now())
+        )
+        return exchanged == 1
+
+    def revoke(self) -> int:
+        return self.filter(revoked_at__isnull=True).update(revoked_at=timezone.now())
+
+    def delete_ended(self, *, before_days: int = 7) -> int:
+        """Forget sessions that ended over `before_days` ago."""
+        limit = timezone.now() - timedelta(days=before_days)
+        return self.filter(Q(expires_at__lt=limit) | Q(revoked_at__lt=limit)).delete()[0]
+
+
+class Session(models.Model):
+    """One login and the family of tokens that came from it. Holds a digest, never a token."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="sessions"
+    )
+    refresh_digest = models.BinaryField(max_length=32)
+    scope = models.CharField(max_length=64)
+    epoch = models.PositiveIntegerField()
+    address = models.GenericIPAddressField(null=True)
+    agent = models.CharField(max_length=200, blank=True, default="")
+    created_at = models.DateTimeField(default=timezone.now)
+    last_used_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = SessionQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["user", "-created_at"], name="session_of_user"),
+            models.Index(fields=["expires_at"], name="session_ended"),  # delete_ended
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)

@@ -1,0 +1,96 @@
+"""What account routes take and give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError as DjangoValidationError
+from django.core.validators import validate_email
+from rest_framework import serializers
+
+from accounts.identity import is_reserved, is_username
+from accounts.models import User
+from sovereigncore.strict import StrictCharField, StrictSerializer
+
+
+class TokenRequest(serializers.Serializer[Any]):
+    """RFC 6749, section 4.3.2. Unknown parameters are ignored, as section 3.2 demands."""
+
+    grant_type = StrictCharField(default="password", max_length=40)
+    username = StrictCharField(required=False, max_length=254)
+    password = StrictCharField(required=False, max_length=1024, trim_whitespace=False)
+    refresh_token = StrictCharField(required=False, max_length=4096)
+    scope = StrictCharField(required=False, allow_blank=True, max_length=64)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        needed = {"password": ["username", "password"], "refresh_token": ["refresh_token"]}
+        missing = [name for name in needed.get(attrs["grant_type"], []) if name not in attrs]
+        if missing:
+            raise serializers.ValidationError(
+                {name: ["This field is required."] for name in missing}
+            )
+        return attrs
+
+
+class RefreshRequest(StrictSerializer):
+    refresh_token = StrictCharField(max_length=4096)
+
+
+class TokenResponse(serializers.Serializer[Any]):
+    access_token = serializers.CharField()
+    refresh_token = serializers.CharField()
+    token_type = serializers.CharField(default="bearer")
+    expires_in = serializers.IntegerField(source="expires_in_s")
+    scope = serializers.CharField()
+
+
+class RegisterRequest(StrictSerializer):
+    username = StrictCharField(max_length=50)
+    email = StrictCharField(max_length=254)
+    password = StrictCharField(max_length=1024, trim_whitespace=False)
+    full_name = StrictCharField(required=False, allow_blank=True, max_length=150, default="")
+
+    def validate_username(self, value: str) -> str:
+        if not is_username(value):
+            raise serializers.ValidationError("3 to 50 letters, digits, underscores or hyphens.")
+        if is_reserved(value):
+            raise serializers.ValidationError("This name is reserved.")
+        return value
+
+    def validate_email(self, value: str) -> str:
+        try:
+            validate_email(value)
+        except DjangoValidationError as error:
+            raise serializers.ValidationError("Not an e-mail address.") from error
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        user = User(username=attrs["username"], email=attrs["email"], full_name=attrs["full_name"])
+        try:
+            validate_password(attrs["password"], user)
+        except DjangoValidationError as error:
+            raise serializers.ValidationError({"password": error.messages}) from error
+        return attrs
+
+
+class UserResponse(serializers.ModelSerializer[User]):
+    class Meta:
+        model = User
+        fields = ("id", "username", "email", "full_name", "created_at")
+
+
+class MeResponse(serializers.ModelSerializer[User]):
+    disabled = serializers.SerializerMethodField()
+    scopes = serializers.SerializerMethodField()
+
+    class Meta:
+        model = User
+        fields = ("username", "email", "full_name", "disabled", "scopes")
+
+    def get_disabled(self, user: User) -> bool:
+        return not user.is_active
+
+    def get_scopes(self, user: User) -> list[str]:
+        """Those of the credential in use, which may be fewer than the account's."""
+        return sorted(self.context["request"].auth.scopes)

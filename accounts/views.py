@@ -1,0 +1,117 @@
+"""The account routes of the API. Views parse, limit, call a service and answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from drf_spectacular.utils import extend_schema
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import services, tokens
+from accounts.models import User
+from accounts.serializers import (
+    MeResponse,
+    RefreshRequest,
+    RegisterRequest,
+    TokenRequest,
+    TokenResponse,
+    UserResponse,
+)
+from sovereigncore import ratelimit
+from sovereigncore.api import ServiceError
+from sovereigncore.strict import StrictFormParser, StrictJSONParser
+
+
+class UnsupportedGrantType(ServiceError):
+    status = 400
+    code = "unsupported_grant_type"
+    default_detail = "grant_type must be password or refresh_token."
+
+
+class PublicView(APIView):
+    """No account needed; a stale Authorization header is not even looked at."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+
+def _token_response(pair: services.TokenPair) -> Response:
+    headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749, section 5.1
+    return Response(TokenResponse(pair).data, headers=headers)
+
+
+class TokenView(PublicView):
+    parser_classes = (StrictFormParser, StrictJSONParser)
+
+    @extend_schema(request=TokenRequest, responses=TokenResponse)
+    def post(self, request: Request) -> Response:
+        """Log in with a name or e-mail and a password, or exchange a refresh token (OAuth2)."""
+        form = TokenRequest(data=request.data)
+        form.is_valid(raise_exception=True)
+        given: dict[str, Any] = form.validated_data
+        if given["grant_type"] == "refresh_token":
+            return _token_response(
+                services.refresh(refresh_token=given["refresh_token"], scope=given.get("scope"))
+            )
+        if given["grant_type"] != "password":
+            raise UnsupportedGrantType
+        # Before any hashing, which is what an attacker would make us do.
+        ratelimit.enforce(request._request, group="auth", rate=settings.RATE_LIMIT_AUTH)
+        return _token_response(
+            services.log_in(
+                request=request._request,
+                username=given["username"],
+                password=given["password"],
+                scope=given.get("scope"),
+            )
+        )
+
+
+class TokenRefreshView(PublicView):
+    @extend_schema(request=RefreshRequest, responses=TokenResponse)
+    def post(self, request: Request) -> Response:
+        """Exchange a refresh token. The old one is spent; using it again ends the session."""
+        form = RefreshRequest(data=request.data)
+        form.is_valid(raise_exception=True)
+        return _token_response(services.refresh(**form.validated_data))
+
+
+class LogoutView(APIView):
+    # A credential that may only read may still end itself.
+    required_scope = "read"
+
+    @extend_schema(request=None, responses={204: None})
+    def post(self, request: Request) -> Response:
+        """End this session: its access token is refused from now on, too."""
+        services.log_out(request.auth.session_id)  # type: ignore[union-attr]
+        return Response(status=204)
+
+
+class MeView(APIView):
+    @extend_schema(responses=MeResponse)
+    def get(self, request: Request) -> Response:
+        """Who is asking, and what this credential may do."""
+        assert isinstance(request.user, User)  # HasScope lets nobody else in
+        return Response(MeResponse(request.user, context={"request": request}).data)
+
+
+class RegisterView(PublicView):
+    @extend_schema(request=RegisterRequest, responses={201: UserResponse})
+    def post(self, request: Request) -> Response:
+        """Create an account, where the operator has opened registration."""
+        ratelimit.enforce(request._request, group="register", rate=settings.RATE_LIMIT_REGISTER)
+        form = RegisterRequest(data=request.data)
+        form.is_valid(raise_exception=True)
+        user = services.register(**form.validated_data)
+        return Response(UserResponse(user).data, status=201)
+
+
+class JWKSView(PublicView):
+    @extend_schema(responses={200: dict[str, list[dict[str, str]]]})
+    def get(self, request: Request) -> Response:
+        """The public keys that verify access tokens, when they are signed with RS256."""
+        return Response(tokens.jwks(), headers={"Cache-Control": "public, max-age=300"})

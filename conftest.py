@@ -1,0 +1,101 @@
+"""Fixtures that every test may use: people, API clients, a real stub engine, clean counters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+import time_machine
+from django.core.cache import caches
+from pytest_django.fixtures import SettingsWrapper
+from rest_framework.test import APIClient
+
+from accounts.models import User
+from monitoring import awareness as awareness_module
+from tests.stub_engine import StubEngine
+
+PASSWORD = "Correct-Horse-7-Battery"
+
+
+@pytest.fixture(autouse=True)
+def _clean_counters() -> Iterator[None]:
+    """No test meets another one's rate limits."""
+    for name in ("default", "ratelimit", "ratelimit_local"):
+        caches[name].clear()
+    yield
+
+
+@pytest.fixture(autouse=True)
+def _fresh_awareness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor another one's readings: what the governor decided is kept for a second."""
+    monkeypatch.setattr(awareness_module.awareness, "_newest", None)
+    monkeypatch.setattr(awareness_module.awareness, "_governor", awareness_module.GovernorState())
+
+
+@pytest.fixture
+def stub(settings: SettingsWrapper) -> Iterator[StubEngine]:
+    """A real HTTP server that speaks the engine's protocol, and settings that point at it."""
+    with StubEngine() as engine:
+        settings.ENGINE_URL = engine.url
+        settings.ENGINE_API_KEY = engine.api_key
+        yield engine
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    return User.objects.create_user("alice", "alice@example.org", PASSWORD)
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    return User.objects.create_user("bob", "bob@example.org", PASSWORD)
+
+
+@pytest.fixture
+def staff(db: None) -> User:
+    return User.objects.create_superuser("grace", "grace@example.org", PASSWORD)
+
+
+@pytest.fixture
+def anonymous() -> APIClient:
+    return APIClient()
+
+
+@pytest.fixture
+def client_of() -> Callable[..., APIClient]:
+    """`client_of(user)`: a client that has really logged in over HTTP, with all scopes or some."""
+
+    def log_in(user: User, scope: str = "") -> APIClient:
+        client = APIClient()
+        form = {"username": user.username, "password": PASSWORD, "scope": scope}
+        response = client.post("/api/v1/auth/token", form, format="json")
+        assert response.status_code == 200, response.content
+        # The login itself must not eat from the limits that a test measures.
+        caches["ratelimit"].clear()
+        client.credentials(HTTP_AUTHORIZATION=f"Bearer {response.json()['access_token']}")
+        return client
+
+    return log_in
+
+
+@pytest.fixture
+def as_alice(alice: User, client_of: Callable[..., APIClient]) -> APIClient:
+    return client_of(alice)
+
+
+@pytest.fixture
+def as_bob(bob: User, client_of: Callable[..., APIClient]) -> APIClient:
+    return client_of(bob)
+
+
+@pytest.fixture
+def as_staff(staff: User, client_of: Callable[..., APIClient]) -> APIClient:
+    return client_of(staff)
+
+
+@pytest.fixture
+def frozen_time() -> Iterator[time_machine.Coordinates]:
+    """A clock that stands still, so that no rate-limit window ends in the middle of a test."""
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        yield clock

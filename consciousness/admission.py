@@ -1,0 +1,114 @@
+"""Who may use the engine now: a bounded number of slots, a bounded queue, first come first served.
+
+Counts inside this process. A slot is held by a context manager and given back however it ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from django.conf import settings
+
+from monitoring import metrics
+from sovereigncore.api import ServiceError
+
+_LOOK_UP_S = 0.25  # how often a waiting caller is checked for still being there
+
+
+class QueueFull(ServiceError):
+    status = 503
+    code = "queue_full"
+    default_detail = "Too many requests are waiting for the engine. Try again shortly."
+
+
+class QueueTimeout(ServiceError):
+    status = 503
+    code = "queue_timeout"
+    default_detail = "No engine slot came free in time. Try again shortly."
+
+
+class CallerGone(Exception):
+    """The caller left while waiting; there is nobody to answer."""
+
+
+class Admission:
+    """Counts and queue behind one lock. `snapshot()` may be read at any time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._busy = 0
+
+    def snapshot(self) -> dict[str, int]:
+        with self._lock:
+            return {
+                "slots": settings.ENGINE_SLOTS,
+                "busy": self._busy,
+                "waiting": len(self._waiting),
+                "limit": settings.QUEUE_LIMIT,
+            }
+
+    @contextmanager
+    def slot(self, *, is_abandoned: Callable[[], bool]) -> Iterator[None]:
+        """Hold one engine slot.
+
+        Raises QueueFull at once, QueueTimeout after QUEUE_TIMEOUT_S, and CallerGone when
+        `is_abandoned()` says so while waiting.
+        """
+        turn = self._take_or_queue()
+        if turn is not None:
+            self._wait(turn, is_abandoned)
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    def _take_or_queue(self) -> threading.Event | None:
+        """None: a slot is ours. An event: it is set when a slot has become ours."""
+        with self._lock:
+            if self._busy < settings.ENGINE_SLOTS and not self._waiting:
+                self._busy += 1
+                metrics.SLOTS_BUSY.set(self._busy)
+                return None
+            if len(self._waiting) >= settings.QUEUE_LIMIT:
+                raise QueueFull(retry_after_s=self._retry_after_s())
+            turn = threading.Event()
+            self._waiting.append(turn)
+            metrics.QUEUE_WAITING.set(len(self._waiting))
+            return turn
+
+    def _wait(self, turn: threading.Event, is_abandoned: Callable[[], bool]) -> None:
+        until_s = time.monotonic() + settings.QUEUE_TIMEOUT_S
+        while not turn.wait(min(_LOOK_UP_S, max(0.0, until_s - time.monotonic()))):
+            gone = is_abandoned()
+            if not gone and time.monotonic() < until_s:
+                continue
+            with self._lock:
+                # The slot may have been handed over since the wait ended.
+                if not turn.is_set():
+                    self._waiting.remove(turn)
+                    metrics.QUEUE_WAITING.set(len(self._waiting))
+                    if gone:
+                        raise CallerGone
+                    raise QueueTimeout(retry_after_s=self._retry_after_s())
+
+    def _give_back(self) -> None:
+        """Hand the slot to the first in the queue, so that nobody overtakes."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+                metrics.QUEUE_WAITING.set(len(self._waiting))
+            else:
+                self._busy -= 1
+                metrics.SLOTS_BUSY.set(self._busy)
+
+    def _retry_after_s(self) -> int:
+        # Nobody knows how long answers will take; the queue's own patience is what is promised.
+        return max(1, round(settings.QUEUE_TIMEOUT_S / 4))
+
+
+admission = Admission()

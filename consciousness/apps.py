@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.apps import AppConfig
+
+
+class ConsciousnessConfig(AppConfig):
+    name = "consciousness"
+
+    def ready(self) -> None:
+        from consciousness.engine import ask_engine
+        from consciousness.maintenance import delete_old_queries, settle_orphans
+        from monitoring import health, jobs
+
+        health.registry.register("engine", ask_engine)
+        jobs.register("settle_orphans", settle_orphans, interval=timedelta(minutes=1))
+        jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))

@@ -1,0 +1,83 @@
+"""What can go wrong with an engine, as callers are told it. The engine's own words stay inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sovereigncore.api import ServiceError
+
+
+class EngineError(ServiceError):
+    """Any failure of the engine or on the way to it."""
+
+
+class EngineUnavailable(EngineError):
+    status = 503
+    code = "engine_unavailable"
+    default_detail = "The engine is not running or cannot be reached. Try again shortly."
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=2)
+
+
+class EngineLoading(EngineError):
+    status = 503
+    code = "engine_loading"
+    default_detail = "The engine is loading its model. Try again shortly."
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=2)
+
+
+class EngineBusy(EngineError):
+    status = 503
+    code = "engine_busy"
+    default_detail = "The engine has no room for another request right now."
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_s=5)
+
+
+class EngineTimeout(EngineError):
+    status = 504
+    code = "engine_timeout"
+    default_detail = "The engine took too long to answer."
+
+
+class EngineBadReply(EngineError):
+    status = 502
+    code = "engine_bad_reply"
+    default_detail = "The engine sent an answer that cannot be used."
+
+
+class EngineMisconfigured(EngineError):
+    status = 502
+    code = "engine_misconfigured"
+    default_detail = "The engine refused this server. Its operator has to look at the settings."
+
+
+class PromptTooLong(EngineError):
+    status = 422
+    code = "context_length_exceeded"
+    default_detail = "The prompt and max_tokens do not fit into the model's context window."
+
+
+def from_status(status: int, body: Any) -> EngineError:
+    """The error for an engine's HTTP status (or error event) and its decoded JSON body."""
+    error = body.get("error") if isinstance(body, dict) else None
+    words = ""
+    if isinstance(error, dict):
+        words = f"{error.get('type', '')} {error.get('code', '')} {error.get('message', '')}"
+    elif isinstance(error, str):
+        words = error
+    words = words.lower()[:500]
+    if status in (401, 403):
+        return EngineMisconfigured()
+    # llama.cpp: exceed_context_size_error; OpenAI and vLLM: context_length_exceeded.
+    if status in (400, 413, 500) and "context" in words and ("exceed" in words or "max" in words):
+        return PromptTooLong()
+    if status == 503 and "loading" in words:
+        return EngineLoading()
+    if status in (429, 503):
+        return EngineBusy()
+    return EngineBadReply()

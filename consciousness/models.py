@@ -1,0 +1,111 @@
+"""What is kept of every question asked: a narrow row, and apart from it the text."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+
+class Status(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+ACTIVE = (Status.QUEUED, Status.RUNNING)
+_BATCH = 500
+
+
+class QueryQuerySet(models.QuerySet["Query"]):
+    def for_user(self, user: AbstractBaseUser) -> QueryQuerySet:
+        """The only way in for views: one's own rows."""
+        return self.filter(user_id=user.pk)
+
+    def active(self) -> QueryQuerySet:
+        return self.filter(status__in=ACTIVE)
+
+    def orphaned(self) -> QueryQuerySet:
+        """Active rows whose process did not finish them within their lease: it is gone."""
+        return self.active().filter(lease_expires_at__lt=timezone.now())
+
+    def settle(self, query_id: uuid.UUID, **values: object) -> bool:
+        """Finish a query exactly once: whoever comes second changes nothing and gets False."""
+        finished = self.active().filter(id=query_id)
+        return finished.update(finished_at=timezone.now(), **values) == 1
+
+    def delete_older_than(self, age: timedelta) -> int:
+        """Delete finished queries and their texts by age, in batches: long locks help nobody."""
+        deleted = 0
+        old = self.exclude(status__in=ACTIVE).filter(created_at__lt=timezone.now() - age)
+        while ids := list(old.values_list("id", flat=True)[:_BATCH]):
+            deleted += len(ids)
+            self.model.objects.filter(id__in=ids).delete()
+        return deleted
+
+
+class Query(models.Model):
+    """One question to the engine, from the moment it is accepted. Tokens are the engine's count;
+    `is_estimated` marks rows whose process died before it could tell."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="queries"
+    )
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
+    model = models.CharField(max_length=128, blank=True, default="")
+    temperature = models.FloatField()
+    max_tokens = models.PositiveIntegerField()
+    prompt_tokens = models.PositiveIntegerField(default=0)
+    completion_tokens = models.PositiveIntegerField(default=0)
+    is_estimated = models.BooleanField(default=False)
+    finish_reason = models.CharField(max_length=20, blank=True, default="")
+    error_code = models.CharField(max_length=40, blank=True, default="")
+    processing_time_ms = models.PositiveIntegerField(null=True)
+    request_id = models.CharField(max_length=64, blank=True, default="")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    finished_at = models.DateTimeField(null=True)
+    lease_expires_at = models.DateTimeField()
+
+    objects = QueryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "queries"
+        indexes = [
+            models.Index(fields=["user", "-created_at"], name="query_history"),
+            models.Index(fields=["created_at"], name="query_retention"),
+            models.Index(
+                fields=["lease_expires_at"],
+                name="query_orphans",
+                condition=Q(status__in=["queued", "running"]),
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status__in=["queued", "running"]) ^ Q(finished_at__isnull=False),
+                name="query_finished_iff_not_active",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class QueryContent(models.Model):
+    """The text of one query, in a table of its own: deleting text leaves the usage."""
+
+    query = models.OneToOneField(
+        Query, on_delete=models.CASCADE, primary_key=True, related_name="content"
+    )
+    prompt = models.TextField()
+    response = models.TextField(blank=True, default="")
+
+    def __str__(self) -> str:
+        return str(self.query_id)

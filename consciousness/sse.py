@@ -1,0 +1,88 @@
+"""Server-sent events of a query, per the contract: `token` events, then `done` or `error`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+import structlog
+from django.db import InterfaceError, OperationalError, connection
+
+from consciousness.admission import CallerGone
+from consciousness.services import Answer, release_connection
+from sovereigncore.api import ServiceError
+from sovereigncore.errors import DatabaseUnavailable, problem
+
+HEARTBEAT_S = 10.0
+RECHECK_S = 4.0  # open streams of a revoked credential end within five seconds
+
+log = structlog.get_logger(__name__)
+
+
+class CredentialRevoked(ServiceError):
+    status = 401
+    code = "credential_revoked"
+    default_detail = "The credential was revoked while the answer was being written."
+
+
+def event(name: str, data: dict[str, Any]) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(data, default=str))
+
+
+def first_event(
+    events: Iterator[str | Answer | None], is_abandoned: Callable[[], bool]
+) -> str | Answer:
+    """Wait for the first real event, before a response is begun, so that a failure until then is
+    still an ordinary error response."""
+    for item in events:
+        if item is not None:
+            return item
+        if is_abandoned():
+            raise CallerGone
+    raise AssertionError("a stream of events ends with its answer")
+
+
+def event_stream(
+    first: str | Answer,
+    events: Iterator[str | Answer | None],
+    *,
+    done: Callable[[Answer], dict[str, Any]],
+    is_abandoned: Callable[[], bool],
+    is_live: Callable[[], bool],
+    request_id: str,
+) -> Iterator[bytes]:
+    """The bytes of the response. Ends early, cancelling the query, when the client has gone."""
+    written_s = checked_s = time.monotonic()
+    try:
+        item: str | Answer | None = first
+        while not isinstance(item, Answer):
+            now = time.monotonic()
+            if is_abandoned():
+                return
+            if now - checked_s > RECHECK_S:
+                checked_s = now
+                if not is_live():
+                    raise CredentialRevoked
+                release_connection()
+            if item:
+                written_s = now
+                yield event("token", {"text": item})
+            elif now - written_s > HEARTBEAT_S:
+                written_s = now
+                yield b": still working\n\n"
+            item = next(events)
+        yield event("done", done(item))
+    except (ServiceError, OperationalError, InterfaceError) as error:
+        yield event("error", _problem(error, request_id))
+    except CallerGone:
+        return
+    finally:
+        events.close()  # type: ignore[attr-defined]
+        connection.close_if_unusable_or_obsolete()
+
+
+def _problem(error: Exception, request_id: str) -> dict[str, Any]:
+    known = error if isinstance(error, ServiceError) else DatabaseUnavailable()
+    return problem(status=known.status, code=known.code, detail=known.detail, request_id=request_id)

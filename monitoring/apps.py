@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.conf import settings
+
+
+class MonitoringConfig(AppConfig):
+    name = "monitoring"
+
+    def ready(self) -> None:
+        from monitoring import health, probes
+
+        health.registry.register("database", probes.ask_database)
+        if settings.REDIS_URL:
+            health.registry.register("cache", probes.ask_cache)

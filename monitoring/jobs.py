@@ -1,0 +1,69 @@
+"""Periodic jobs: a registry that apps fill in `AppConfig.ready()`, and the way one job is run.
+
+Every job must be idempotent, resumable and bounded: it may be killed anywhere and is then run
+again by whoever holds the lease next.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from monitoring import metrics
+from monitoring.models import JobLease
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """`run` returns how many things it dealt with. `lease` is longer than it ever takes."""
+
+    name: str
+    interval: timedelta
+    lease: timedelta
+    run: Callable[[], int]
+
+
+_jobs: dict[str, Job] = {}
+
+
+def register(
+    name: str,
+    run: Callable[[], int],
+    *,
+    interval: timedelta,
+    lease: timedelta = timedelta(minutes=10),
+) -> None:
+    _jobs[name] = Job(name=name, interval=interval, lease=lease, run=run)
+
+
+def all_jobs() -> list[Job]:
+    return list(_jobs.values())
+
+
+def run_if_due(job: Job, *, even_if_not_due: bool = False) -> int | None:
+    """Run `job` unless another worker has it or it is not due: what it dealt with, else None.
+
+    A job's own failure is logged, noted on its lease and raised.
+    """
+    holder = uuid.uuid4()
+    if not JobLease.objects.acquire(
+        job.name, holder=holder, lease=job.lease, even_if_not_due=even_if_not_due
+    ):
+        return None
+    error = ""
+    try:
+        dealt_with = job.run()
+    except Exception as failure:
+        error = type(failure).__name__
+        raise
+    finally:
+        metrics.JOB_RUNS.labels(job.name, "failed" if error else "ok").inc()
+        JobLease.objects.release(job.name, holder=holder, interval=job.interval, error=error)
+    log.info("job_finished", job=job.name, dealt_with=dealt_with)
+    return dealt_with

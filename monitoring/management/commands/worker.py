@@ -1,0 +1,58 @@
+"""`manage.py worker`: runs every periodic job at its interval until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+import structlog
+from django.core.management.base import BaseCommand
+from django.db import connection
+
+from monitoring import jobs
+
+_POLL_S = 1.0
+_AFTER_FAILURE_S = 10.0
+_STOP_WITHIN_S = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+class Command(BaseCommand):
+    help = (
+        "Run the periodic jobs (orphan settlement, retention, flushing), each in a thread of its "
+        "own and under a database lease, so that several workers never run one job at once. "
+        "SIGTERM or Ctrl-C ends it after the jobs in hand."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        threads = [
+            # Daemons: a job that outlives the grace period is cut, and its lease runs out.
+            threading.Thread(target=_run_until, args=(stop, job), name=job.name, daemon=True)
+            for job in jobs.all_jobs()
+        ]
+        for thread in threads:
+            thread.start()
+        log.info("worker_started", jobs=[job.name for job in jobs.all_jobs()])
+        while not stop.wait(_POLL_S):
+            pass
+        for thread in threads:
+            thread.join(_STOP_WITHIN_S)
+        log.info("worker_stopped")
+
+
+def _run_until(stop: threading.Event, job: jobs.Job) -> None:
+    while not stop.is_set():
+        pause_s = min(_POLL_S * 5, job.interval.total_seconds())
+        try:
+            jobs.run_if_due(job)
+        except Exception:  # one failing job, or a database that is away, must not end the worker
+            log.exception("job_failed", job=job.name)
+            pause_s = _AFTER_FAILURE_S
+        finally:
+            connection.close()
+        stop.wait(pause_s)

@@ -1,0 +1,96 @@
+"""Every metric of the platform, in one place. Label values are ours, never a caller's text."""
+
+from __future__ import annotations
+
+import functools
+
+from django.conf import settings
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+REQUESTS = Histogram(
+    "sovereigncore_http_request_duration_seconds",
+    "Requests by route name, method and status class, from first byte in to last byte out.",
+    ["route", "method", "status_class"],
+    buckets=_SECONDS,
+)
+REQUESTS_IN_PROGRESS = Gauge(
+    "sovereigncore_http_requests_in_progress",
+    "Requests being answered now, open streams included.",
+    multiprocess_mode="livesum",
+)
+RATE_LIMITED = Counter(
+    "sovereigncore_rate_limited_total", "Requests refused by a rate limit, by limit.", ["limit"]
+)
+LOGINS = Counter("sovereigncore_logins_total", "Login attempts by outcome.", ["outcome"])
+REGISTRATIONS = Counter("sovereigncore_registrations_total", "Accounts registered.")
+QUERIES = Counter(
+    "sovereigncore_queries_total", "Consciousness queries by final status.", ["status"]
+)
+TOKENS = Counter("sovereigncore_tokens_total", "Tokens settled, by kind.", ["kind"])
+TIME_TO_FIRST_TOKEN = Histogram(
+    "sovereigncore_time_to_first_token_seconds",
+    "From the engine call to its first token.",
+    buckets=_SECONDS,
+)
+QUEUE_WAITING = Gauge(
+    "sovereigncore_queue_waiting",
+    "Callers waiting for an engine slot.",
+    multiprocess_mode="livesum",
+)
+SLOTS_BUSY = Gauge(
+    "sovereigncore_slots_busy", "Engine slots held by callers.", multiprocess_mode="livesum"
+)
+COMPONENT_UP = Gauge(
+    "sovereigncore_component_up",
+    "Whether a component answered when last asked.",
+    ["component"],
+    multiprocess_mode="mostrecent",
+)
+HOST_READING = Gauge(
+    "sovereigncore_host_reading",
+    "Host readings; a reading the host cannot give is absent.",
+    ["reading"],
+    multiprocess_mode="mostrecent",
+)
+AWARENESS_LEVEL = Gauge(
+    "sovereigncore_consciousness_level",
+    "0 to 1; docs/explanation/awareness.md has the formula.",
+    multiprocess_mode="mostrecent",
+)
+COGNITIVE_MODE = Gauge(
+    "sovereigncore_cognitive_mode",
+    "1 for the governor's present decision, 0 for the others.",
+    ["mode"],
+    multiprocess_mode="mostrecent",
+)
+JOB_RUNS = Counter("sovereigncore_job_runs_total", "Periodic jobs run.", ["job", "outcome"])
+
+
+@functools.lru_cache(maxsize=2048)
+def _request_child(route: str, method: str, status_class: str) -> Histogram:
+    return REQUESTS.labels(route, method, status_class)
+
+
+def observe_request(route: str, method: str, status: int, elapsed_s: float) -> None:
+    known = method if method in _METHODS else "other"
+    _request_child(route, known, f"{status // 100}xx").observe(elapsed_s)
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format, summed over the web processes."""
+    if not settings.PROMETHEUS_MULTIPROC_DIR:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

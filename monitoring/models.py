@@ -1,0 +1,53 @@
+"""Leases of periodic jobs: which worker runs a job now, and when it is due again."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+
+class JobLeaseQuerySet(models.QuerySet["JobLease"]):
+    def acquire(
+        self, name: str, *, holder: uuid.UUID, lease: timedelta, even_if_not_due: bool = False
+    ) -> bool:
+        """Take the job for `lease` if it is due and nobody holds it. One conditional UPDATE, so
+        of two workers exactly one gets it; a killed holder's lease runs out by itself."""
+        now = timezone.now()
+        self.get_or_create(name=name, defaults={"due_at": now, "expires_at": now})
+        free = self.filter(name=name, expires_at__lte=now)
+        if not even_if_not_due:
+            free = free.filter(due_at__lte=now)
+        return free.update(holder=holder, started_at=now, expires_at=now + lease) == 1
+
+    def release(self, name: str, *, holder: uuid.UUID, interval: timedelta, error: str) -> None:
+        now = timezone.now()
+        self.filter(name=name, holder=holder).update(
+            expires_at=now, due_at=now + interval, finished_at=now, error=error
+        )
+
+
+class JobLease(models.Model):
+    name = models.CharField(max_length=64, primary_key=True)
+    holder = models.UUIDField(null=True)
+    expires_at = models.DateTimeField()
+    due_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=200, blank=True, default="")
+
+    objects = JobLeaseQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(finished_at__isnull=True) | Q(started_at__isnull=False),
+                name="job_finished_only_if_started",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name

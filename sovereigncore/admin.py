@@ -1,0 +1,33 @@
+"""The admin site: Django's own, with its login limited like every other login."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib.admin import AdminSite
+from django.http import HttpRequest, HttpResponse
+
+from sovereigncore import ratelimit
+from sovereigncore.errors import response_for
+
+
+class SovereignAdminSite(AdminSite):
+    site_title = site_header = "SovereignCore"
+    index_title = "Administration"
+
+    def login(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if request.method == "POST":
+            try:
+                ratelimit.enforce(request, group="auth", rate=settings.RATE_LIMIT_AUTH)
+            except ratelimit.RateLimited as limited:
+                return response_for(
+                    request,
+                    status=limited.status,
+                    code=limited.code,
+                    detail=limited.detail,
+                    headers=limited.headers,
+                )
+        return super().login(request, extra_context)

@@ -1,0 +1,193 @@
+"""What all API views share: error handling, scopes, rendering, pagination.
+
+`handle_exception` is the single way from an exception to a response.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import orjson
+import structlog
+from django.conf import settings
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpResponse, HttpResponseBase
+from django.urls import re_path
+from django.urls.resolvers import URLPattern
+from rest_framework import exceptions, negotiation, pagination, permissions, renderers
+from rest_framework.request import Request
+
+from sovereigncore import ratelimit
+from sovereigncore.errors import TOKEN_PATHS, DatabaseUnavailable, ServiceError, response_for
+from sovereigncore.strict import BodyTooLarge
+
+if TYPE_CHECKING:
+    # Views import REST framework's settings, which import this module.
+    from rest_framework.views import APIView
+
+log = structlog.get_logger(__name__)
+
+__all__ = [
+    "CursorPagination",
+    "HasScope",
+    "JSONRenderer",
+    "NeverRefuse",
+    "ServiceError",
+    "handle_exception",
+    "route",
+]
+
+
+_PARAMETERS = {"uuid": "[0-9a-f-]{36}", "name": "[A-Za-z0-9_-]{1,64}"}
+
+
+def route(path: str, view: Callable[..., HttpResponseBase], name: str) -> URLPattern:
+    """`path` with an optional trailing slash; `<uuid:x>` and `<name:x>` become parameters."""
+    pattern = re.sub(
+        r"<(\w+):(\w+)>", lambda found: f"(?P<{found[2]}>{_PARAMETERS[found[1]]})", path
+    )
+    return re_path(rf"^{pattern}/?$", view, name=name)
+
+
+class NeverRefuse(negotiation.DefaultContentNegotiation):
+    """Answers JSON whatever `Accept` says.
+
+    The stock negotiator refuses `Accept: text/event-stream` with 406 because streams are no
+    renderer's business.
+    """
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+class JSONRenderer(renderers.BaseRenderer):
+    media_type = "application/json"
+    format = "json"
+    charset = None
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
+    ) -> bytes:
+        return b"" if data is None else orjson.dumps(data, default=str)
+
+
+class CursorPagination(pagination.CursorPagination):
+    """`{next, previous, results}`, newest first, `limit` from 1 to 100."""
+
+    ordering = "-created_at"
+    page_size = 20
+    page_size_query_param = "limit"
+    max_page_size = 100
+
+    def get_page_size(self, request: Request) -> int:
+        raw = request.query_params.get("limit", str(self.page_size))
+        if not raw.isascii() or not raw.isdecimal() or not 1 <= int(raw[:9]) <= self.max_page_size:
+            message = f"A whole number from 1 to {self.max_page_size}."
+            raise exceptions.ValidationError({"limit": [message]})
+        return int(raw)
+
+
+@runtime_checkable
+class Credential(Protocol):
+    """What `request.auth` is on an authenticated request, whichever way it was carried."""
+
+    @property
+    def scopes(self) -> frozenset[str]: ...
+
+    def is_live(self) -> bool:
+        """Whether the credential still holds now; asks the database."""
+
+
+class HasScope(permissions.BasePermission):
+    """`read` to look, `write` to change; `view.required_scope` overrides both."""
+
+    message = "This credential lacks the scope that the route needs."
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if not isinstance(request.auth, Credential):
+            return False
+        by_method = "read" if request.method in permissions.SAFE_METHODS else "write"
+        required = getattr(view, "required_scope", None) or by_method
+        return required in request.auth.scopes
+
+
+def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
+    """REST framework's EXCEPTION_HANDLER. None lets the exception become a logged 500."""
+    request: Request = context["request"]
+    if isinstance(exc, Http404):
+        exc = exceptions.NotFound()
+    elif isinstance(exc, PermissionDenied):
+        exc = exceptions.PermissionDenied()
+    error = _as_service_error(exc)
+    if error is not None:
+        status, code, detail = error.status, error.code, error.detail
+        errors, headers = error.errors, dict(error.headers)
+    elif isinstance(exc, exceptions.ValidationError):
+        status, code = _validation_status(request.path)
+        detail, errors, headers = "The request fails validation.", field_errors(exc.detail), {}
+    elif isinstance(exc, exceptions.APIException):
+        status, code, errors = exc.status_code, _code_of(exc, request.path), None
+        detail, headers = str(exc.detail), {}
+    else:
+        return None
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+        try:
+            # Guessing credentials is limited too: the default limit, by address.
+            ratelimit.enforce(request._request, group="refused", rate=settings.RATE_LIMIT_DEFAULT)
+        except ratelimit.RateLimited as limited:
+            status, code, detail = limited.status, limited.code, limited.detail
+            headers = dict(limited.headers)
+    return response_for(
+        request._request, status=status, code=code, detail=detail, errors=errors, headers=headers
+    )
+
+
+def _validation_status(path: str) -> tuple[int, str]:
+    if path.rstrip("/") in TOKEN_PATHS:
+        return 400, "invalid_request"  # RFC 6749, section 5.2
+    return (400 if path.startswith("/v1/") else 422), "validation_error"
+
+
+def _as_service_error(exc: Exception) -> ServiceError | None:
+    if isinstance(exc, ServiceError):
+        return exc
+    if isinstance(exc, (OperationalError, InterfaceError)):
+        log.warning("database_unavailable", error=type(exc).__name__)
+        return DatabaseUnavailable()
+    if isinstance(exc, RequestDataTooBig):
+        return BodyTooLarge()
+    return None
+
+
+def _code_of(exc: exceptions.APIException, path: str) -> str:
+    if path.rstrip("/") in TOKEN_PATHS and isinstance(exc, exceptions.ParseError):
+        return "invalid_request"
+    codes: dict[type[exceptions.APIException], str] = {
+        exceptions.ParseError: "malformed_request",
+        exceptions.NotAuthenticated: "not_authenticated",
+        exceptions.AuthenticationFailed: "invalid_credentials",
+        exceptions.PermissionDenied: "forbidden",
+        exceptions.NotFound: "not_found",
+        exceptions.MethodNotAllowed: "method_not_allowed",
+        exceptions.UnsupportedMediaType: "unsupported_media_type",
+    }
+    return codes.get(type(exc), str(exc.default_code))
+
+
+def field_errors(detail: Any, prefix: str = "") -> dict[str, list[str]]:
+    """REST framework's nested error detail, flattened to `{"field.inner": [message, …]}`."""
+    if isinstance(detail, dict):
+        flat: dict[str, list[str]] = {}
+        for name, inner in detail.items():
+            path = prefix if name == "non_field_errors" else f"{prefix}{name}."
+            flat.update(field_errors(inner, path))
+        return flat
+    messages = detail if isinstance(detail, list) else [detail]
+    return {prefix.rstrip(".") or "request": [str(message) for message in messages]}

@@ -1,0 +1,28 @@
+"""The front page, for people and for programs."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    if "text/html" in request.headers.get("Accept", ""):
+        context = {"version": settings.VERSION, "api_docs": settings.API_DOCS}
+        return render(request, "home.html", context)
+    return JsonResponse(
+        {
+            "name": "SovereignCore",
+            "version": settings.VERSION,
+            "docs": "/api/docs" if settings.API_DOCS else None,
+            "api": "/api/v1",
+        }
+    )
+
+
+@require_safe
+def to_admin(request: HttpRequest) -> HttpResponse:
+    return HttpResponseRedirect("/admin/")

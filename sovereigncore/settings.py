@@ -1,0 +1,396 @@
+"""Every setting of the platform, and the only place that reads the environment.
+
+What each variable means stands in `.env.example`. Bad values, unknown names in `.env` and weak
+secrets stop the start here, before anything listens.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import django_stubs_ext
+import environ
+
+from sovereigncore.environment import Environment
+from sovereigncore.signing import parse_signing_keys
+
+# Django's generic classes take their parameters in annotations only; this lets them take them in
+# code, where strict types need them.
+django_stubs_ext.monkeypatch()
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VERSION = "0.1.0"
+
+env = Environment(os.environ, dotenv=Path(os.environ.get("ENV_FILE") or BASE_DIR / ".env"))
+
+# --- What runs where -------------------------------------------------------------------------
+DEBUG = env.flag("DEBUG", default=False)
+BIND = env.matching("BIND", "127.0.0.1", r"[0-9.]+|[0-9a-f:]+|localhost", "an IP address")
+PORT = env.integer("PORT", 8528, at_least=1, at_most=65535)
+DATA_DIR = Path(env.text("DATA_DIR", "data"))
+if not DATA_DIR.is_absolute():
+    DATA_DIR = BASE_DIR / DATA_DIR
+PUBLIC_BASE_URL = env.matching(
+    "PUBLIC_BASE_URL",
+    f"http://127.0.0.1:{PORT}",
+    r"https?://[A-Za-z0-9.\-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?",
+    "scheme://host[:port] without a path",
+)
+_public = urlsplit(PUBLIC_BASE_URL)
+SERVED_BY_TLS = _public.scheme == "https"
+ALLOWED_HOSTS = env.words(
+    "ALLOWED_HOSTS", ("127.0.0.1", "localhost", "[::1]", _public.hostname or "")
+)
+API_DOCS = env.flag("API_DOCS", default=DEBUG)
+REDIS_URL = env.text("REDIS_URL")
+WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", 1, at_least=1, at_most=64)
+
+_SAFE_TO_DEBUG = BIND in ("localhost", "127.0.0.1", "::1")
+if DEBUG and not _SAFE_TO_DEBUG:
+    env.problems.append("DEBUG: true only with BIND on loopback; it shows internals to callers")
+if WEB_CONCURRENCY > 1 and not REDIS_URL:
+    env.problems.append(
+        "WEB_CONCURRENCY: more than one web process needs REDIS_URL, or limits would multiply"
+    )
+
+TRUSTED_PROXIES = []
+for _proxy in env.words("TRUSTED_PROXIES"):
+    try:
+        TRUSTED_PROXIES.append(ip_network(_proxy, strict=False))
+    except ValueError:
+        env.problems.append(f"TRUSTED_PROXIES: {_proxy!r} is no address or network")
+
+# --- Secrets ---------------------------------------------------------------------------------
+_DEBUG_ONLY = "debug-only-and-refused-when-DEBUG-is-false-0123456789" if DEBUG else None
+SECRET_KEY = env.secret("SECRET_KEY", min_length=50, stand_in=_DEBUG_ONLY)
+METRICS_TOKEN = env.secret("METRICS_TOKEN", min_length=32, stand_in="")
+JWT_ALGORITHM = env.choice("JWT_ALGORITHM", "HS256", ("HS256", "RS256"))
+_jwt_keys = env.secret(
+    "JWT_SIGNING_KEYS",
+    min_length=32,
+    stand_in=f"debug:{_DEBUG_ONLY}" if DEBUG and JWT_ALGORITHM == "HS256" else None,
+)
+try:
+    JWT_KEYS = parse_signing_keys(_jwt_keys, algorithm=JWT_ALGORITHM) if _jwt_keys else {}
+except ValueError as _error:
+    env.problems.append(f"JWT_SIGNING_KEYS: {_error}")
+
+# --- Applications ----------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "sovereigncore.apps.SovereignCoreConfig",
+    "sovereigncore.apps.SovereignAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "corsheaders",
+    "csp",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_ratelimit",
+    "monitoring",
+    "accounts",
+    "consciousness",
+]
+# Outermost first. The first two come before everything that may answer by itself, so that every
+# response, a refused Host included, has a request id, a log line and a count.
+MIDDLEWARE = [
+    "sovereigncore.middleware.ForwardedHeadersMiddleware",
+    "sovereigncore.middleware.RequestLogMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "sovereigncore.middleware.NoStoreMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django_permissions_policy.PermissionsPolicyMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
+    "sovereigncore.ratelimit.RateLimitHeadersMiddleware",
+    "sovereigncore.middleware.HostCheckMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "sovereigncore.urls"
+WSGI_APPLICATION = "sovereigncore.wsgi.application"
+APPEND_SLASH = False  # API routes take both forms and never redirect
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+# --- Database and cache ----------------------------------------------------------------------
+DATABASE_URL = env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
+WEB_THREADS = env.integer("WEB_THREADS", 100, at_least=4, at_most=1000)
+try:
+    _database = environ.Env.db_url_config(DATABASE_URL)
+except Exception as _error:  # django-environ raises several types here
+    env.problems.append(f"DATABASE_URL: {type(_error).__name__}: not a database URL")
+    _database = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+if _database["ENGINE"] == "django.db.backends.sqlite3":
+    _database |= {
+        # A thread keeps its connection: opening one costs more than most of our queries.
+        "CONN_MAX_AGE": None,
+        "OPTIONS": {
+            # Deferred transactions fail at their first write when another one came between;
+            # immediate ones wait their turn.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 5,
+            "init_command": (
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-512;"
+            ),
+        },
+        # Tests use threads, and threads cannot share an in-memory database.
+        "TEST": {"NAME": str(DATA_DIR / "test.sqlite3")},
+    }
+elif _database["ENGINE"] == "django.db.backends.postgresql":
+    _database |= {
+        "OPTIONS": {
+            # Never one connection a thread: threads wait on the engine most of the time, and
+            # services close their connection before they do.
+            "pool": {"min_size": 1, "max_size": 16, "timeout": 2},
+            "connect_timeout": 2,
+            "application_name": "sovereigncore",
+        }
+    }
+else:
+    env.problems.append("DATABASE_URL: only sqlite:// and postgres:// are supported")
+DATABASES = {"default": _database}
+
+
+def _cache(prefix: str, *, entries: int) -> dict[str, object]:
+    if not REDIS_URL:
+        return {
+            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            "LOCATION": prefix,
+            "OPTIONS": {"MAX_ENTRIES": entries},
+        }
+    return {
+        "BACKEND": "sovereigncore.ratelimit.FailoverRedisCache"
+        if prefix == "ratelimit"
+        else "django_redis.cache.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": f"sovereigncore:{prefix}",
+        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 0.5, "SOCKET_TIMEOUT": 0.5},
+    }
+
+
+# Limits have a cache of their own: LocMem throws entries out when it is full, and a thrown-out
+# counter is a limit that starts anew.
+CACHES = {
+    "default": _cache("default", entries=10_000),
+    "ratelimit": _cache("ratelimit", entries=200_000),
+    "ratelimit_local": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "LOCATION": "ratelimit_local",
+        "OPTIONS": {"MAX_ENTRIES": 200_000},
+    },
+}
+
+# --- Accounts and tokens ---------------------------------------------------------------------
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["accounts.backends.CanonicalBackend"]
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.BCryptSHA256PasswordHasher",
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "accounts.validators.CharacterClassesValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 8},
+    },
+    {"NAME": "accounts.validators.MaximumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "OPTIONS": {"user_attributes": ("username", "email", "full_name")},
+    },
+]
+REGISTRATION_MODE = env.choice("REGISTRATION_MODE", "closed", ("open", "closed"))
+ACCESS_TOKEN_MINUTES = env.integer("ACCESS_TOKEN_MINUTES", 30, at_least=1, at_most=24 * 60)
+REFRESH_TOKEN_DAYS = env.integer("REFRESH_TOKEN_DAYS", 7, at_least=1, at_most=90)
+JWT_AUDIENCE = "sovereigncore"
+# What accounts/tokens.py does not set itself.
+SIMPLE_JWT = {"ALGORITHM": JWT_ALGORITHM, "USER_ID_CLAIM": "sub"}
+
+# --- Limits ----------------------------------------------------------------------------------
+_RATE = (r"[1-9]\d{0,6}/[1-9]?\d*[smhd]", "a rate such as 100/m")
+RATE_LIMIT_DEFAULT = env.matching("RATE_LIMIT_DEFAULT", "100/m", *_RATE)
+RATE_LIMIT_AUTH = env.matching("RATE_LIMIT_AUTH", "5/m", *_RATE)
+RATE_LIMIT_REGISTER = env.matching("RATE_LIMIT_REGISTER", "5/h", *_RATE)
+RATELIMIT_USE_CACHE = "ratelimit"
+RATELIMIT_FAILOVER_TTL_S = 3600
+RATELIMIT_IPV6_MASK = 64  # one customer's network; a single host owns all of it
+MAX_BODY_BYTES = 1024 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
+
+# --- Engine ----------------------------------------------------------------------------------
+ENGINE_PORT = env.integer("ENGINE_PORT", 8529, at_least=1, at_most=65535)
+_BUNDLED_ENGINE_URL = f"http://127.0.0.1:{ENGINE_PORT}"
+ENGINE_URL = env.matching(
+    "ENGINE_URL", _BUNDLED_ENGINE_URL, r"https?://[^\s?#@]+", "an http or https URL"
+).rstrip("/")
+ENGINE_IS_LOCAL = ENGINE_URL == _BUNDLED_ENGINE_URL  # served by `manage.py runengine`
+ENGINE_API_KEY = (
+    env.secret("ENGINE_API_KEY", min_length=32, stand_in=_DEBUG_ONLY)
+    if ENGINE_IS_LOCAL
+    else env.text("ENGINE_API_KEY")  # somebody else's key has somebody else's rules
+)
+_model_path = env.text("MODEL_PATH")
+MODEL_PATH = Path(_model_path) if _model_path else None
+ENGINE_SLOTS = env.integer("ENGINE_SLOTS", 4, at_least=1, at_most=256)
+ENGINE_CONNECT_TIMEOUT_S = env.number("ENGINE_CONNECT_TIMEOUT_S", 2, at_least=0.1, at_most=60)
+ENGINE_FIRST_TOKEN_TIMEOUT_S = env.number(
+    "ENGINE_FIRST_TOKEN_TIMEOUT_S", 60, at_least=0.1, at_most=3600
+)
+ENGINE_SILENCE_TIMEOUT_S = env.number("ENGINE_SILENCE_TIMEOUT_S", 30, at_least=0.1, at_most=3600)
+ENGINE_TOTAL_TIMEOUT_S = env.number("ENGINE_TOTAL_TIMEOUT_S", 600, at_least=1, at_most=86400)
+QUEUE_LIMIT = env.integer("QUEUE_LIMIT", 64, at_least=0, at_most=900)
+QUEUE_TIMEOUT_S = env.number("QUEUE_TIMEOUT_S", 20, at_least=0, at_most=600)
+RETENTION_DAYS = env.integer("RETENTION_DAYS", 30, at_least=1, at_most=3650)
+if WEB_THREADS < QUEUE_LIMIT + ENGINE_SLOTS + 32:
+    env.problems.append(
+        f"WEB_THREADS: {WEB_THREADS} is too few: waiting callers hold a thread each, so it must be"
+        f" at least QUEUE_LIMIT + ENGINE_SLOTS + 32 = {QUEUE_LIMIT + ENGINE_SLOTS + 32}"
+    )
+
+# --- Awareness -------------------------------------------------------------------------------
+GOVERNOR = {
+    "cpu_conserve_percent": env.number(
+        "GOVERNOR_CPU_CONSERVE_PERCENT", 85, at_least=1, at_most=100
+    ),
+    "memory_conserve_percent": env.number(
+        "GOVERNOR_MEMORY_CONSERVE_PERCENT", 85, at_least=1, at_most=100
+    ),
+    "memory_survive_percent": env.number(
+        "GOVERNOR_MEMORY_SURVIVE_PERCENT", 95, at_least=1, at_most=100
+    ),
+    "disk_conserve_percent": env.number(
+        "GOVERNOR_DISK_CONSERVE_PERCENT", 90, at_least=1, at_most=100
+    ),
+    "disk_survive_percent": env.number(
+        "GOVERNOR_DISK_SURVIVE_PERCENT", 97, at_least=1, at_most=100
+    ),
+    "temp_conserve_c": env.number("GOVERNOR_TEMP_CONSERVE_C", 80, at_least=1, at_most=150),
+    "temp_survive_c": env.number("GOVERNOR_TEMP_SURVIVE_C", 92, at_least=1, at_most=150),
+}
+
+# --- REST framework and its documentation ----------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.BearerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["sovereigncore.api.HasScope"],
+    "DEFAULT_THROTTLE_CLASSES": ["sovereigncore.ratelimit.DefaultRateLimit"],
+    "DEFAULT_PARSER_CLASSES": ["sovereigncore.strict.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["sovereigncore.api.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "sovereigncore.api.NeverRefuse",
+    "DEFAULT_PAGINATION_CLASS": "sovereigncore.api.CursorPagination",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "sovereigncore.api.handle_exception",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "SovereignCore",
+    "DESCRIPTION": "Your own AI service, on your own machine.",
+    "VERSION": VERSION,
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+# --- What browsers are told ------------------------------------------------------------------
+CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
+CORS_URLS_REGEX = r"^/(api/v1|v1)/"
+CORS_EXPOSE_HEADERS = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"]
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+        "base-uri": ["'none'"],
+    }
+}
+PERMISSIONS_POLICY: dict[str, list[str]] = {
+    feature: []
+    for feature in (
+        *("accelerometer", "camera", "display-capture", "geolocation", "gyroscope"),
+        *("magnetometer", "microphone", "midi", "payment", "usb"),
+    )
+}
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if SERVED_BY_TLS else 0
+SECURE_SSL_REDIRECT = SERVED_BY_TLS
+# Probes and scrapers ask the process itself, behind the proxy.
+SECURE_REDIRECT_EXEMPT = [r"^(health|live|ready|metrics)/?$"]
+# ForwardedHeadersMiddleware removes the header unless a trusted proxy sent it.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES else None
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SERVED_BY_TLS
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+CSRF_TRUSTED_ORIGINS = [PUBLIC_BASE_URL]
+SILENCED_SYSTEM_CHECKS = [
+    # Subdomains and the preload list bind a whole domain, which is its owner's decision.
+    "security.W005",
+    "security.W021",
+    # `username_canonical` is unique, which is stricter than a unique `username`.
+    "auth.W004",
+    # In-process counting is exact with one web process, and more are refused above.
+    *(() if REDIS_URL else ("django_ratelimit.E003", "django_ratelimit.W001")),
+    # FailoverRedisCache is django-redis, whose increments are atomic.
+    *(("django_ratelimit.W001",) if REDIS_URL else ()),
+]
+
+# --- Static files and logs -------------------------------------------------------------------
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+WHITENOISE_USE_FINDERS = DEBUG
+# Set by gunicorn.conf.py for its workers, not by operators.
+PROMETHEUS_MULTIPROC_DIR = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOGGING_CONFIG = "sovereigncore.logs.configure"
+LOGGING = {"level": LOG_LEVEL}
+
+env.finish()

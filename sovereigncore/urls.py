@@ -1,0 +1,61 @@
+"""The whole route table: one line a route. API routes take a trailing slash or none."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.contrib import admin
+from django.urls import include, path, re_path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from rest_framework.routers import SimpleRouter
+
+from accounts import views as accounts
+from consciousness import views as consciousness
+from monitoring import views as monitoring
+from sovereigncore import pages
+from sovereigncore.api import route
+from sovereigncore.permissions import SchemaPermission
+
+handler400 = "sovereigncore.errors.bad_request"
+handler403 = "sovereigncore.errors.permission_denied"
+handler404 = "sovereigncore.errors.not_found"
+handler500 = "sovereigncore.errors.server_error"
+
+API = "api/v1/"
+
+router = SimpleRouter(use_regex_path=True)
+router.trailing_slash = "/?"
+router.register("consciousness/queries", consciousness.QueryViewSet, basename="queries")
+
+urlpatterns = [
+    path("", pages.home, name="home"),
+    route("live", monitoring.live, "live"),
+    route("ready", monitoring.ready, "ready"),
+    route("health", monitoring.full, "health"),
+    route("metrics", monitoring.exposition, "metrics"),
+    route(r"\.well-known/jwks\.json", accounts.JWKSView.as_view(), "jwks"),
+    route(f"{API}auth/token", accounts.TokenView.as_view(), "token"),
+    route(f"{API}auth/token/refresh", accounts.TokenRefreshView.as_view(), "token-refresh"),
+    route(f"{API}auth/logout", accounts.LogoutView.as_view(), "logout"),
+    route(f"{API}auth/me", accounts.MeView.as_view(), "me"),
+    route(f"{API}users/register", accounts.RegisterView.as_view(), "register"),
+    route(f"{API}consciousness/process", consciousness.ProcessView.as_view(), "process"),
+    route(f"{API}consciousness/query", consciousness.QueryView.as_view(), "query"),
+    route(f"{API}consciousness/state", consciousness.StateView.as_view(), "state"),
+    route(f"{API}consciousness/status", consciousness.StatusView.as_view(), "status"),
+    re_path(rf"^{API}", include(router.urls)),
+    route(
+        "api/schema",
+        SpectacularAPIView.as_view(permission_classes=[SchemaPermission]),
+        "schema",
+    ),
+    path("admin", pages.to_admin, name="to-admin"),
+    path("admin/", admin.site.urls),
+]
+if settings.API_DOCS:
+    urlpatterns.append(
+        route(
+            "api/docs",
+            SpectacularSwaggerSplitView.as_view(url_name="schema", permission_classes=[]),
+            "docs",
+        )
+    )

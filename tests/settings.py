@@ -1,0 +1,33 @@
+"""Settings of the test suite: the real ones, on an environment that owes nothing to the machine's.
+
+DATABASE_URL and REDIS_URL pass through, so that the suite runs on either backend.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+
+from tests.environment import test_environment
+
+_PASSED_THROUGH = ("DATABASE_URL", "REDIS_URL")
+
+_data_dir = tempfile.mkdtemp(prefix="sovereigncore-tests-")
+atexit.register(shutil.rmtree, _data_dir, ignore_errors=True)
+os.environ.update(
+    {
+        **test_environment(_data_dir),
+        **{name: os.environ[name] for name in _PASSED_THROUGH if os.environ.get(name)},
+    }
+)
+
+from sovereigncore.settings import *  # noqa: E402, F403
+
+# The real hasher at its cheapest: what it costs in production is not what tests are about.
+PASSWORD_HASHERS = ["tests.hashers.CheapBCryptSHA256PasswordHasher"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
