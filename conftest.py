@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 import time_machine
 from django.core.cache import caches
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
@@ -34,7 +34,7 @@ def _fresh_awareness(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def stub(settings: SettingsWrapper) -> Iterator[StubEngine]:
+def stub(settings: Settings) -> Iterator[StubEngine]:
     """A real HTTP server that speaks the engine's protocol, and settings that point at it."""
     with StubEngine() as engine:
         settings.ENGINE_URL = engine.url

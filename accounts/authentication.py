@@ -23,7 +23,7 @@ class SessionCredential:
     scopes: frozenset[str]
 
     def is_live(self) -> bool:
-        return Session.objects.live().filter(id=self.session_id).exists()
+        return Session.objects.all().find_live(self.session_id) is not None
 
 
 class BearerAuthentication(BaseAuthentication):
@@ -40,13 +40,8 @@ class BearerAuthentication(BaseAuthentication):
             claims = tokens.read(tokens.AccessToken, text)
         except tokens.InvalidToken as error:
             raise AuthenticationFailed("The access token is not valid.") from error
-        session = (
-            Session.objects.live()
-            .select_related("user")
-            .filter(id=claims.session_id, user_id=claims.user_id, epoch=claims.epoch)
-            .first()
-        )
-        if session is None:
+        session = Session.objects.all().find_live(claims.session_id)
+        if session is None or not claims.belong_to(session):
             raise AuthenticationFailed("The access token is not valid.")
         request.META["AUTH_USER_ID"] = str(session.user_id)
         return session.user, SessionCredential(

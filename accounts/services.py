@@ -123,8 +123,8 @@ def refresh(*, refresh_token: str, scope: str | None = None) -> TokenPair:
         claims = tokens.read(tokens.RefreshToken, refresh_token)
     except tokens.InvalidToken as error:
         raise InvalidGrant("The refresh token is not valid.") from error
-    session = Session.objects.live().filter(id=claims.session_id).first()
-    if session is None or session.user_id != claims.user_id or session.epoch != claims.epoch:
+    session = Session.objects.all().find_live(claims.session_id)
+    if session is None or not claims.belong_to(session):
         raise InvalidGrant("The refresh token is not valid.")
     if scope and frozenset(scope.split()) != frozenset(session.scope.split()):
         raise InvalidScope("A refresh keeps the session's scope.")

@@ -103,6 +103,9 @@ class Claims:
     token_id: str
     scopes: frozenset[str]
 
+    def belong_to(self, session: Session) -> bool:
+        return session.user_id == self.user_id and session.epoch == self.epoch
+
 
 def issue(kind: type[AccessToken] | type[RefreshToken], session: Session) -> tuple[str, str]:
     """A signed token of `session` and its id. A refresh token ends with its session: seven days

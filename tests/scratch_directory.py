@@ -12,7 +12,10 @@ REMOVE_TIMEOUT_S = 10.0
 # when none does: one stopped by SIGSTOP gets its death signal only when it is continued.
 JANITOR = """
 while read -r line; do running=$line; done
-[ -z "$running" ] || kill -CONT "$running" 2>/dev/null
+if [ -n "$running" ]; then
+  children=$(cat "/proc/$running/task/$running/children" 2>/dev/null)
+  kill -CONT "$running" $children 2>/dev/null
+fi
 tries=0
 until rm -rf -- "$0" 2>/dev/null || [ $tries -ge 50 ]; do tries=$((tries + 1)); sleep 0.1; done
 """

@@ -202,7 +202,10 @@ class ServerProcess(ABC):
             process = self._spawn([str(part) for part in command], log)
         try:
             process.wait(START_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+        finally:
+            # Interrupted, let it finish first: initdb cut short leaves shared memory behind.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_S)
             process.kill()
             process.wait(STOP_TIMEOUT_S)
         if process.returncode != 0:
@@ -235,7 +238,9 @@ class ServerProcess(ABC):
                 self.run_once(["/bin/sh", "-c", 'cd "$0"', scratch.path])
                 return
             scratch.remove()
-        raise ServerFailed(f"{self.name}: uid, gid {self._account} can enter no temporary directory")
+        raise ServerFailed(
+            f"{self.name}: uid, gid {self._account} can enter no temporary directory"
+        )
 
     def _open_log(self) -> BinaryIO:
         return (self.scratch.path / "log").open("ab")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 
@@ -22,6 +23,12 @@ os.environ.update(
         **{name: os.environ[name] for name in _PASSED_THROUGH if os.environ.get(name)},
     }
 )
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+if _worker and os.environ.get("REDIS_URL"):
+    # A Redis database each: tests clear theirs.
+    os.environ["REDIS_URL"] = re.sub(
+        r"(/\d+)?$", f"/{_worker.removeprefix('gw')}", os.environ["REDIS_URL"], count=1
+    )
 
 from sovereigncore.settings import *  # noqa: E402, F403
 
@@ -31,3 +38,4 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+INSTALLED_APPS = [*INSTALLED_APPS, "django_migration_linter"]  # noqa: F405 - for `make lint`

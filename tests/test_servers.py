@@ -20,6 +20,7 @@ from tests.servers import PostgresServer, RedisServer, ServerFailed, postgres_se
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 10.0
+URLS = ("DATABASE_URL", "REDIS_URL")
 REPORT = "import os, time; print(os.environ['DATABASE_URL'], os.environ['REDIS_URL'], flush=True); "
 
 
@@ -63,19 +64,22 @@ def open_directory() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def start_program(command: str, directory: Path, **given: str) -> subprocess.Popen[str]:
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("DATABASE_URL", "REDIS_URL")
-    }
-    return subprocess.Popen(
+@contextlib.contextmanager
+def start_program(command: str, directory: Path, **given: str) -> Iterator[subprocess.Popen[str]]:
+    """`python -m tests.servers` with a command that prints its URLs first."""
+    # The suite itself may run under the program, which has set them then.
+    environment = {name: value for name, value in os.environ.items() if name not in URLS}
+    with subprocess.Popen(
         [sys.executable, "-m", "tests.servers", "--", sys.executable, "-c", REPORT + command],
         cwd=ROOT,
         env={**environment, "TMPDIR": str(directory), **given},
         stdout=subprocess.PIPE,
         text=True,
-    )
+    ) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
 
 
 def test_postgres_is_real_and_its_user_owns_one_database(postgres: PostgresServer) -> None:
@@ -166,13 +170,12 @@ def test_a_program_below_a_private_directory_can_be_run(tmp_path: Path) -> None:
 
 
 def test_the_program_uses_a_given_url_and_returns_the_exit_code(open_directory: Path) -> None:
-    program = start_program(
-        "raise SystemExit(7)", open_directory, DATABASE_URL="postgres://given/one"
-    )
-    output, _ = program.communicate(timeout=TIMEOUT_S)
-    given, started = output.split()
+    given = "postgres://given/one"
+    with start_program("raise SystemExit(7)", open_directory, DATABASE_URL=given) as program:
+        output, _ = program.communicate(timeout=TIMEOUT_S)
+    used, started = output.split()
     assert program.returncode == 7
-    assert given == "postgres://given/one"
+    assert used == given
     assert started.startswith("redis://127.0.0.1:")
     assert not answers(started)
     assert not list(open_directory.iterdir())
@@ -184,15 +187,13 @@ def test_the_program_uses_a_given_url_and_returns_the_exit_code(open_directory: 
 def test_nothing_survives_the_program(
     number: signal.Signals, code: int, open_directory: Path
 ) -> None:
-    program = start_program("time.sleep(60)", open_directory)
-    assert program.stdout is not None
-    urls = program.stdout.readline().split()
-    assert [answers(url) for url in urls] == [True, True]
-    assert len(list(open_directory.iterdir())) == len(urls)
-    program.send_signal(number)
-    program.communicate(
-        timeout=TIMEOUT_S
-    )  # ends when the command has ended, too: it holds the pipe
+    with start_program("time.sleep(60)", open_directory) as program:
+        assert program.stdout is not None
+        urls = program.stdout.readline().split()
+        assert [answers(url) for url in urls] == [True, True]
+        assert len(list(open_directory.iterdir())) == len(urls)
+        program.send_signal(number)
+        program.communicate(timeout=TIMEOUT_S)  # the command holds the pipe: it has ended as well
     assert program.returncode == code
     assert wait_until(lambda: not list(open_directory.iterdir()))
     assert wait_until(lambda: not any(answers(url) for url in urls))

@@ -14,8 +14,9 @@ LEDGER_LIMIT = 100_000
 class RequestRecord:
     """One chat request. Times are `time.monotonic()`, which on Linux all processes share.
 
-    `prompt_tokens` is 0 until an answer begins, and for a refused request. `completion_tokens` counts what was written to
-    the socket, and is final once `ended_at` is set: at the latest before the last bytes go out.
+    `prompt_tokens` is 0 until an answer begins, and for a refused request. `completion_tokens`
+    counts what was written to the socket; it is final once `ended_at` is set, which for a whole
+    answer is just before its last bytes go out.
     """
 
     number: int

@@ -67,7 +67,9 @@ def describe_error(code: int, kind: str, message: str, **more: int) -> dict[str,
 
 
 def describe_overlong(prompt_tokens: int, n_ctx: int) -> dict[str, Any]:
-    message = f"request ({prompt_tokens} tokens) exceeds the available context size ({n_ctx} tokens)"
+    message = (
+        f"request ({prompt_tokens} tokens) exceeds the available context size ({n_ctx} tokens)"
+    )
     numbers = {"n_prompt_tokens": prompt_tokens, "n_ctx": n_ctx}
     return describe_error(
         400, "exceed_context_size_error", f"{message}, try increasing it", **numbers

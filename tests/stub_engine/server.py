@@ -153,7 +153,7 @@ class StubHandler(BaseHTTPRequestHandler):
         self._play(self._exchange(payload=payload), self.state.probe_script)
 
     def _change_behaviour(self, raw: bytes) -> None:
-        """`{"behaviour", "token_delay_s"?, "after_tokens"?, "times"?, "probes"?}`; `times` queues."""
+        """The fields are those of the Python API; `times` queues, `probes` is for the probes."""
         try:
             wanted = json.loads(raw)
             behaviour = Behaviour(wanted.pop("behaviour"))

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Every static check. Runs them all and fails at the end if one failed, so that one run tells all.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+bin=.venv/bin
+failed=""
+
+check() {
+    name=$1
+    shift
+    printf '%s\n' "--- $name"
+    "$@" || failed="$failed $name"
+}
+
+# A complete production-shaped environment with throw-away secrets, for what imports the settings.
+settings_env() {
+    env DJANGO_SETTINGS_MODULE=tests.settings "$@"
+}
+
+secret() {
+    "$bin/python" -c 'import secrets; print(secrets.token_urlsafe(48))'
+}
+
+production() {
+    env ENV_FILE=/dev/null DEBUG=false DATA_DIR=data \
+        SECRET_KEY="$(secret)" JWT_SIGNING_KEYS="lint:$(secret)" ENGINE_API_KEY="$(secret)" \
+        METRICS_TOKEN="$(secret)" PUBLIC_BASE_URL=https://ai.clinic.internal \
+        TRUSTED_PROXIES=127.0.0.1 "$@"
+}
+
+check ruff "$bin/ruff" check .
+check format "$bin/ruff" format --check --quiet .
+check mypy "$bin/mypy" .
+check migrations-complete settings_env "$bin/python" manage.py makemigrations --check --dry-run
+check migrations-safe settings_env "$bin/python" manage.py lintmigrations \
+    --project-root-path . --warnings-as-errors --quiet ignore ok
+check deploy production "$bin/python" manage.py check --deploy --fail-level WARNING
+check shell "$bin/shellcheck" scripts/*.sh .ci/run
+check locks "$bin/python" scripts/check_locks.py
+
+if [ -n "$failed" ]; then
+    printf '\nFailed:%s\n' "$failed" >&2
+    exit 1
+fi
+printf '\nAll checks passed.\n'

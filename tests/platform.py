@@ -1,0 +1,189 @@
+"""The real web process under test: gunicorn with the shipped configuration, seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import psycopg
+
+from tests.environment import test_environment
+from tests.server_process import die_with_parent
+from tests.stub_engine import StubEngine
+
+ROOT = Path(__file__).resolve().parent.parent
+PASSWORD = "Correct-Horse-7-Battery"
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 45.0
+
+
+@dataclass(kw_only=True)
+class Platform:
+    """A running web process (with its workers) and what is needed to talk about it."""
+
+    port: int
+    environment: dict[str, str]
+    log_path: Path
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def client(self, token: str = "") -> httpx2.Client:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+
+    def register_and_log_in(self, username: str) -> str:
+        """A new account's access token."""
+        return self.log_in(self.register(username))["access_token"]
+
+    def register(self, username: str) -> str:
+        form = {"username": username, "email": f"{username}@example.org", "password": PASSWORD}
+        with self.client() as http:
+            reply = http.post("/api/v1/users/register", json=form)
+        assert reply.status_code == httpx2.codes.CREATED, reply.text
+        return username
+
+    def log_in(self, username: str) -> dict[str, str]:
+        with self.client() as http:
+            reply = http.post(
+                "/api/v1/auth/token", data={"username": username, "password": PASSWORD}
+            )
+        assert reply.status_code == httpx2.codes.OK, reply.text
+        pair: dict[str, str] = reply.json()
+        return pair
+
+    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return _manage(self.environment, *arguments)
+
+    def log_lines(self) -> list[str]:
+        return self.log_path.read_text(encoding="utf-8").splitlines()
+
+    def stop(self) -> int:
+        """SIGTERM, as a supervisor would; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(_STOP_TIMEOUT_S)
+            raise
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running_platform(stub: StubEngine, **overrides: str) -> Iterator[Platform]:
+    """Start a web process on a database of its own: SQLite, or a new one in DATABASE_URL's server.
+
+    Limits that would get in a test's way are high unless overridden.
+    """
+    with tempfile.TemporaryDirectory(prefix="sovereigncore-live-") as folder:
+        with _own_database() as database:
+            environment = {
+                **os.environ,
+                **test_environment(folder),
+                "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
+                "PORT": str(free_port()),
+                "ENGINE_URL": stub.url,
+                "ENGINE_API_KEY": stub.api_key,
+                "RATE_LIMIT_AUTH": "1000/m",
+                "RATE_LIMIT_REGISTER": "1000/h",
+                **database,
+                **overrides,
+            }
+            _prepare(environment)
+            with _web_process(environment, Path(folder) / "web.log") as platform:
+                yield platform
+
+
+@contextlib.contextmanager
+def _own_database() -> Iterator[dict[str, str]]:
+    server = os.environ.get("DATABASE_URL", "")
+    if not server:
+        yield {"DATABASE_URL": ""}
+        return
+    name = f"live_{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    try:
+        yield {"DATABASE_URL": server.rpartition("/")[0] + "/" + name}
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _manage(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def _prepare(environment: dict[str, str]) -> None:
+    for command in (["migrate", "--verbosity=0"], ["collectstatic", "--noinput", "--verbosity=0"]):
+        done = _manage(environment, *command)
+        assert done.returncode == 0, done.stderr
+
+
+@contextlib.contextmanager
+def _web_process(environment: dict[str, str], log_path: Path) -> Iterator[Platform]:
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "sovereigncore.wsgi"],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - sets a flag, no more
+        )
+    platform = Platform(
+        port=int(environment["PORT"]),
+        environment=environment,
+        log_path=log_path,
+        process=process,
+    )
+    try:
+        _wait_until_live(platform)
+        yield platform
+    finally:
+        platform.stop()
+
+
+def _wait_until_live(platform: Platform) -> None:
+    until_s = time.monotonic() + _START_TIMEOUT_S
+    with platform.client() as http:
+        while time.monotonic() < until_s and platform.process.poll() is None:
+            with contextlib.suppress(httpx2.TransportError):
+                if http.get("/live").status_code == httpx2.codes.OK:
+                    return
+            time.sleep(0.05)
+    tail = "\n".join(platform.log_lines()[-20:])
+    raise AssertionError(f"the web process did not start:\n{tail}")
