@@ -12,25 +12,25 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from monitoring import awareness as awareness_module
+from monitoring.awareness import awareness
+from monitoring.governor import GovernorState
 from tests.stub_engine import StubEngine
 
-PASSWORD = "Correct-Horse-7-Battery"
+PASSWORD = "Correct-Horse-7-Battery"  # noqa: S105 - of accounts that live for one test
 
 
 @pytest.fixture(autouse=True)
-def _clean_counters() -> Iterator[None]:
+def _clean_counters() -> None:
     """No test meets another one's rate limits."""
     for name in ("default", "ratelimit", "ratelimit_local"):
         caches[name].clear()
-    yield
 
 
 @pytest.fixture(autouse=True)
 def _fresh_awareness(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor another one's readings: what the governor decided is kept for a second."""
-    monkeypatch.setattr(awareness_module.awareness, "_newest", None)
-    monkeypatch.setattr(awareness_module.awareness, "_governor", awareness_module.GovernorState())
+    monkeypatch.setattr(awareness, "_newest", None)
+    monkeypatch.setattr(awareness, "_governor", GovernorState())
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def as_staff(staff: User, client_of: Callable[..., APIClient]) -> APIClient:
 
 
 @pytest.fixture
-def frozen_time() -> Iterator[time_machine.Coordinates]:
+def frozen_time() -> Iterator[time_machine.Traveller]:
     """A clock that stands still, so that no rate-limit window ends in the middle of a test."""
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         yield clock

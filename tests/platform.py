@@ -100,23 +100,25 @@ def running_platform(stub: StubEngine, **overrides: str) -> Iterator[Platform]:
 
     Limits that would get in a test's way are high unless overridden.
     """
-    with tempfile.TemporaryDirectory(prefix="sovereigncore-live-") as folder:
-        with _own_database() as database:
-            environment = {
-                **os.environ,
-                **test_environment(folder),
-                "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
-                "PORT": str(free_port()),
-                "ENGINE_URL": stub.url,
-                "ENGINE_API_KEY": stub.api_key,
-                "RATE_LIMIT_AUTH": "1000/m",
-                "RATE_LIMIT_REGISTER": "1000/h",
-                **database,
-                **overrides,
-            }
-            _prepare(environment)
-            with _web_process(environment, Path(folder) / "web.log") as platform:
-                yield platform
+    with (
+        tempfile.TemporaryDirectory(prefix="sovereigncore-live-") as folder,
+        _own_database() as database,
+    ):
+        environment = {
+            **os.environ,
+            **test_environment(folder),
+            "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
+            "PORT": str(free_port()),
+            "ENGINE_URL": stub.url,
+            "ENGINE_API_KEY": stub.api_key,
+            "RATE_LIMIT_AUTH": "1000/m",
+            "RATE_LIMIT_REGISTER": "1000/h",
+            **database,
+            **overrides,
+        }
+        _prepare(environment)
+        with _web_process(environment, Path(folder) / "web.log") as platform:
+            yield platform
 
 
 @contextlib.contextmanager
@@ -148,9 +150,8 @@ def _manage(environment: dict[str, str], *arguments: str) -> subprocess.Complete
 
 
 def _prepare(environment: dict[str, str]) -> None:
-    for command in (["migrate", "--verbosity=0"], ["collectstatic", "--noinput", "--verbosity=0"]):
-        done = _manage(environment, *command)
-        assert done.returncode == 0, done.stderr
+    done = _manage(environment, "migrate", "--verbosity=0")
+    assert done.returncode == 0, done.stderr
 
 
 @contextlib.contextmanager

@@ -202,6 +202,8 @@ class ServerProcess(ABC):
             process = self._spawn([str(part) for part in command], log)
         try:
             process.wait(START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
         finally:
             # Interrupted, let it finish first: initdb cut short leaves shared memory behind.
             with contextlib.suppress(subprocess.TimeoutExpired):

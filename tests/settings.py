@@ -34,8 +34,4 @@ from sovereigncore.settings import *  # noqa: E402, F403
 
 # The real hasher at its cheapest: what it costs in production is not what tests are about.
 PASSWORD_HASHERS = ["tests.hashers.CheapBCryptSHA256PasswordHasher"]
-STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-}
 INSTALLED_APPS = [*INSTALLED_APPS, "django_migration_linter"]  # noqa: F405 - for `make lint`
