@@ -147,9 +147,11 @@ def register(*, username: str, email: str, password: str, full_name: str) -> Use
     """Create an account. Raises RegistrationClosed, or IdentityTaken naming the field."""
     if settings.REGISTRATION_MODE != "open":
         raise RegistrationClosed
+    user = User(username=username, email=email, full_name=full_name)
+    user.set_password(password)  # slow, so before the transaction: SQLite's writers are one
     try:
         with transaction.atomic():
-            user = User.objects.create_user(username, email, password, full_name=full_name)
+            user.save(force_insert=True)
     except IntegrityError as error:
         raise IdentityTaken(errors=_taken_fields(username, email)) from error
     metrics.REGISTRATIONS.inc()

@@ -27,6 +27,7 @@ from consciousness.engine_stream import Chunk, Usage, chunks_of
 _IDLE_S = 0.25  # how soon a vanished caller or a passed deadline is noticed
 _MODELS_TIMEOUT_S = 1.0
 _MODELS_FRESH_S = 10.0
+_MODELS_BYTES = 1024 * 1024
 _ERROR_BODY_BYTES = 64 * 1024
 _MAX_REPLY_BYTES = 32 * 1024 * 1024
 # What to ask for so that every chunk tells the tokens so far, by the server's `owned_by`.
@@ -54,7 +55,8 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """Seconds. `first_token` counts from the call, `silence` from the last token."""
+    """Seconds. `first_token` and `silence` bound the waiting for any sign of life from the engine,
+    before and after the first text; `total` counts from the call."""
 
     connect_s: float = field(default_factory=lambda: settings.ENGINE_CONNECT_TIMEOUT_S)
     first_token_s: float = field(default_factory=lambda: settings.ENGINE_FIRST_TOKEN_TIMEOUT_S)
@@ -85,13 +87,15 @@ class Engine:
         asked_at_s, known = self._models
         if not fresh and time.monotonic() - asked_at_s < _MODELS_FRESH_S:
             return known
+        until_s = time.monotonic() + _MODELS_TIMEOUT_S
         try:
-            reply = self._http.get("/v1/models", timeout=_MODELS_TIMEOUT_S)
+            with self._http.stream("GET", "/v1/models", timeout=_MODELS_TIMEOUT_S) as reply:
+                body = _bounded_body(reply, max_bytes=_MODELS_BYTES, until_s=until_s)
         except httpx2.HTTPError as error:
             raise errors.EngineUnavailable from error
         if reply.status_code != httpx2.codes.OK:
-            raise errors.from_status(reply.status_code, _decoded(reply.content))
-        models = _parse_models(_decoded(reply.content))
+            raise _refusal(reply, body)
+        models = _parse_models(_decoded(body))
         self._models = (time.monotonic(), models)
         return models
 
@@ -207,7 +211,7 @@ class Generation:
         ) as reply:
             self._has_answered = True
             if reply.status_code != httpx2.codes.OK:
-                raise errors.from_status(reply.status_code, _decoded(_bounded_body(reply)))
+                raise _refusal(reply, _bounded_body(reply, max_bytes=_ERROR_BODY_BYTES))
             if not reply.headers.get("Content-Type", "").startswith("text/event-stream"):
                 raise errors.EngineBadReply
             for chunk in chunks_of(reply.iter_bytes(), max_bytes=_MAX_REPLY_BYTES):
@@ -215,7 +219,8 @@ class Generation:
                     return
 
     def _watch_connection(self, event: str, info: dict[str, Any]) -> None:
-        if event == "connection.connect_tcp.complete":
+        # TLS takes the socket over from TCP.
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             self._disconnect = functools.partial(_shut_down, info["return_value"])
             if self._closing.is_set():
                 self._disconnect()
@@ -237,13 +242,22 @@ def _shut_down(stream: Any) -> None:
         stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
-def _bounded_body(reply: httpx2.Response) -> bytes:
+def _bounded_body(
+    reply: httpx2.Response, *, max_bytes: int, until_s: float = float("inf")
+) -> bytes:
+    """The body, cut off where it is too large or takes too long: what is left decodes to nothing."""
     body = b""
     for part in reply.iter_bytes():
         body += part
-        if len(body) > _ERROR_BODY_BYTES:
+        if len(body) > max_bytes or time.monotonic() > until_s:
             break
     return body
+
+
+def _refusal(reply: httpx2.Response, body: bytes) -> errors.EngineError:
+    return errors.from_status(
+        reply.status_code, _decoded(body), retry_after=reply.headers.get("Retry-After", "")
+    )
 
 
 def _decoded(body: bytes) -> Any:
@@ -257,20 +271,25 @@ def _parse_models(body: Any) -> tuple[Model, ...]:
     entries = body.get("data") if isinstance(body, dict) else None
     models = []
     for entry in entries if isinstance(entries, list) else ():
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+        if not isinstance(entry, dict) or not _is_model_id(entry.get("id")):
             continue
         meta = entry.get("meta")
         window = meta.get("n_ctx") if isinstance(meta, dict) else entry.get("max_model_len")
         models.append(
             Model(
                 id=entry["id"],
-                owned_by=str(entry.get("owned_by", "")),
+                owned_by=owner if isinstance(owner := entry.get("owned_by"), str) else "",
                 context_tokens=window if isinstance(window, int) else None,
             )
         )
     if not models:
         raise errors.EngineBadReply
     return tuple(models)
+
+
+def _is_model_id(value: Any) -> bool:
+    """Text that can be shown, sent back and kept: PostgreSQL has no NUL in text."""
+    return isinstance(value, str) and bool(value) and "\x00" not in value
 
 
 @functools.lru_cache(maxsize=8)

@@ -34,8 +34,8 @@ class EngineBusy(EngineError):
     code = "engine_busy"
     default_detail = "The engine has no room for another request right now."
 
-    def __init__(self) -> None:
-        super().__init__(retry_after_s=5)
+    def __init__(self, *, at_least_s: int = 0) -> None:
+        super().__init__(retry_after_s=max(5, at_least_s))
 
 
 class EngineTimeout(EngineError):
@@ -62,12 +62,14 @@ class PromptTooLong(EngineError):
     default_detail = "The prompt and max_tokens do not fit into the model's context window."
 
 
-def from_status(status: int, body: Any) -> EngineError:
-    """The error for an engine's HTTP status (or error event) and its decoded JSON body."""
+def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError:
+    """The error for an engine's HTTP status (or error event), decoded JSON body and Retry-After."""
     error = body.get("error") if isinstance(body, dict) else None
     words = ""
     if isinstance(error, dict):
-        words = f"{error.get('type', '')} {error.get('code', '')} {error.get('message', '')}"
+        parts = (error.get("type"), error.get("code"), error.get("message"))
+        # Text only: writing out what else may be in there, however deeply nested, can fail.
+        words = " ".join(part for part in parts if isinstance(part, str))
     elif isinstance(error, str):
         words = error
     words = words.lower()[:500]
@@ -79,5 +81,10 @@ def from_status(status: int, body: Any) -> EngineError:
     if status == 503 and "loading" in words:
         return EngineLoading()
     if status in (429, 503):
-        return EngineBusy()
+        return EngineBusy(at_least_s=_whole_seconds(retry_after))
     return EngineBadReply()
+
+
+def _whole_seconds(text: str) -> int:
+    """Up to an hour; 0 for anything that is no number, such as a date."""
+    return min(int(text[:9]), 3600) if text.isascii() and text.isdecimal() else 0

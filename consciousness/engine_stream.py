@@ -93,14 +93,18 @@ def _chunk(event: Any) -> Chunk:
     if not isinstance(first, dict):
         raise errors.EngineBadReply
     delta = first.get("delta")
-    text = delta.get("content") if isinstance(delta, dict) else None
     prompt_tokens, completion_tokens = _counts(event)
     return Chunk(
-        text=text if isinstance(text, str) else "",
-        finish_reason=str(first.get("finish_reason") or "")[:20],
+        text=_text(delta.get("content")) if isinstance(delta, dict) else "",
+        finish_reason=_text(first.get("finish_reason"))[:20],
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
     )
+
+
+def _text(value: Any) -> str:
+    """PostgreSQL has no NUL in text, and a model may write one."""
+    return value.replace("\x00", "") if isinstance(value, str) else ""
 
 
 def _counts(event: dict[str, Any]) -> tuple[int | None, int | None]:

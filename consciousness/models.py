@@ -97,6 +97,10 @@ class Query(models.Model):
     def __str__(self) -> str:
         return str(self.id)
 
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
 
 class QueryContent(models.Model):
     """The text of one query, in a table of its own: deleting text leaves the usage."""

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import Error as DatabaseFailure
+from django.db import connection, transaction
 from django.utils import timezone
 
 from consciousness import engine_errors
@@ -30,6 +32,8 @@ from sovereigncore.api import ServiceError
 _LEASE_MARGIN_S = 60
 
 log = structlog.get_logger(__name__)
+
+Events = Generator["str | Answer | None", None, None]
 
 
 class HostExhausted(ServiceError):
@@ -85,8 +89,7 @@ class _Progress:
 
     @property
     def text(self) -> str:
-        # PostgreSQL has no NUL in text, and a model may write one.
-        return "".join(self.parts).replace("\x00", "")
+        return "".join(self.parts)
 
     @property
     def elapsed_ms(self) -> int:
@@ -101,17 +104,18 @@ def process_query(
     *, user: Any, ask: Ask, is_abandoned: Callable[[], bool] = never_abandoned
 ) -> Answer:
     """The whole answer. Raises a ServiceError, or CallerGone when nobody waits any more."""
-    for event in stream_query(user=user, ask=ask, is_abandoned=is_abandoned):
-        if isinstance(event, Answer):
-            return event
-        if is_abandoned():
-            raise CallerGone
+    with closing(stream_query(user=user, ask=ask, is_abandoned=is_abandoned)) as events:
+        for event in events:
+            if isinstance(event, Answer):
+                return event
+            if is_abandoned():
+                raise CallerGone
     raise AssertionError("a stream of events ends with its answer")
 
 
 def stream_query(
     *, user: Any, ask: Ask, is_abandoned: Callable[[], bool] = never_abandoned
-) -> Iterator[str | Answer | None]:
+) -> Events:
     """Text as it comes, None now and then while nothing comes, and the Answer last.
 
     Raises a ServiceError where the query fails. Closing the iterator cancels it: the engine
@@ -130,7 +134,7 @@ def stream_query(
     except ServiceError as error:
         outcome = {"status": Status.FAILED, "error_code": error.code}
         raise
-    except (GeneratorExit, CallerGone):
+    except (GeneratorExit, CallerGone, KeyboardInterrupt):
         raise
     except BaseException:
         outcome = {"status": Status.FAILED, "error_code": ServiceError.code}
@@ -168,7 +172,7 @@ def _accept(user: Any, ask: Ask) -> uuid.UUID:
 
 def _generate(
     progress: _Progress, ask: Ask, is_abandoned: Callable[[], bool]
-) -> Iterator[str | None]:
+) -> Generator[str | None, None, None]:
     engine = default_engine()
     model = _choose(engine.models(), ask.model)
     progress.model = model.id
@@ -214,7 +218,8 @@ def _settle(progress: _Progress, ask: Ask, outcome: dict[str, Any]) -> None:
     generation = progress.generation
     values = {
         **outcome,
-        "model": progress.model or ask.model,
+        # llama.cpp calls a model by its path unless told otherwise, and that may be long.
+        "model": (progress.model or ask.model)[:MODEL_ID_LENGTH],
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "is_estimated": usage.is_estimated and usage.total_tokens > 0,
@@ -228,7 +233,7 @@ def _settle(progress: _Progress, ask: Ask, outcome: dict[str, Any]) -> None:
                 QueryContent.objects.create(
                     query_id=progress.query_id, prompt=ask.prompt, response=progress.text
                 )
-    except DatabaseError:
+    except DatabaseFailure:
         log.error("query_not_settled", query_id=str(progress.query_id))
         if outcome["status"] == Status.COMPLETED:
             raise
@@ -247,9 +252,10 @@ def release_connection() -> None:
 
 
 def engine_summary() -> dict[str, Any]:
-    """The engine as `/state` and `/status` show it."""
+    """The engine as `/state` and `/status` show it: one that failed its health probe is asked
+    again, whatever it said ten seconds ago."""
     try:
-        models = default_engine().models()
+        models = default_engine().models(fresh=not awareness.current().is_engine_up)
     except engine_errors.EngineError as error:
         return {"status": "down", "code": error.code, "models": []}
     return {"status": "up", "models": [model.id for model in models]}

@@ -11,7 +11,7 @@ import structlog
 from django.db import InterfaceError, OperationalError, connection
 
 from consciousness.admission import CallerGone
-from consciousness.services import Answer, release_connection
+from consciousness.services import Answer, Events, release_connection
 from sovereigncore.api import ServiceError
 from sovereigncore.errors import DatabaseUnavailable, problem
 
@@ -31,9 +31,7 @@ def event(name: str, data: dict[str, Any]) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(data, default=str))
 
 
-def first_event(
-    events: Iterator[str | Answer | None], is_abandoned: Callable[[], bool]
-) -> str | Answer:
+def first_event(events: Events, is_abandoned: Callable[[], bool]) -> str | Answer:
     """Wait for the first real event, before a response is begun, so that a failure until then is
     still an ordinary error response."""
     for item in events:
@@ -46,7 +44,7 @@ def first_event(
 
 def event_stream(
     first: str | Answer,
-    events: Iterator[str | Answer | None],
+    events: Events,
     *,
     done: Callable[[Answer], dict[str, Any]],
     is_abandoned: Callable[[], bool],
@@ -78,11 +76,16 @@ def event_stream(
         yield event("error", _problem(error, request_id))
     except CallerGone:
         return
+    except Exception as error:  # too late for the 500 that it is
+        log.exception("unhandled_error")
+        yield event("error", _problem(error, request_id))
     finally:
-        events.close()  # type: ignore[attr-defined]
+        events.close()
         connection.close_if_unusable_or_obsolete()
 
 
 def _problem(error: Exception, request_id: str) -> dict[str, Any]:
-    known = error if isinstance(error, ServiceError) else DatabaseUnavailable()
+    known = error if isinstance(error, ServiceError) else ServiceError()
+    if isinstance(error, (OperationalError, InterfaceError)):
+        known = DatabaseUnavailable()
     return problem(status=known.status, code=known.code, detail=known.detail, request_id=request_id)

@@ -81,7 +81,7 @@ def _stream(request: Request, ask: services.Ask) -> HttpResponseBase:
     try:
         first = sse.first_event(events, is_abandoned)
     except CallerGone:
-        events.close()  # type: ignore[attr-defined]
+        events.close()
         return Response(status=_CLIENT_CLOSED_REQUEST)
 
     def done(answer: services.Answer) -> dict[str, Any]:
@@ -123,9 +123,10 @@ class StatusView(APIView):
     def get(self, request: Request) -> Response:
         """Whether questions can be asked now."""
         engine = services.engine_summary()
+        takes_work = engine["status"] == "up" and not awareness.current().is_host_exhausted
         return Response(
             {
-                "status": "operational" if engine["status"] == "up" else "degraded",
+                "status": "operational" if takes_work else "degraded",
                 "timestamp": timezone.now(),
                 "engine": engine,
                 "queue": admission.snapshot(),

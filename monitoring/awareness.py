@@ -5,6 +5,7 @@ One `Awareness` serves a process. Readings are taken when somebody asks, at most
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -123,8 +124,9 @@ class Awareness:
 
 def _record(state: SelfState) -> None:
     for name, value in asdict(state.readings).items():
-        if value is not None:
-            metrics.HOST_READING.labels(name).set(value)
+        # Not left at its last value when the host no longer gives it, and labels cannot be removed
+        # where several processes count.
+        metrics.HOST_READING.labels(name).set(math.nan if value is None else value)
     metrics.AWARENESS_LEVEL.set(state.consciousness_level)
     for mode in Mode:
         metrics.COGNITIVE_MODE.labels(mode).set(mode == state.cognitive_mode)

@@ -37,12 +37,15 @@ RECOVERY_MARGIN = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class GovernorState:
-    """The mode in force, and since when (monotonic seconds) the picture has pointed elsewhere."""
+    """The mode in force, and why.
+
+    `since_s` tells of each mode that the picture now reaches or passes, since when (monotonic
+    seconds) it has done so without a break.
+    """
 
     mode: Mode = Mode.FULL
-    pending: Mode | None = None
-    pending_since_s: float = 0.0
-    reasons: tuple[str, ...] = field(default=())
+    reasons: tuple[str, ...] = ()
+    since_s: Mapping[Mode, float] = field(default_factory=dict)
 
 
 def decide(
@@ -56,20 +59,42 @@ def decide(
 
     A change needs its picture to last; a way back also needs a margin.
     """
-    wanted, reasons = _picture(readings, limits, margin=0.0)
-    if _SEVERITY[wanted] < _SEVERITY[state.mode]:
-        wanted, reasons = _picture(readings, limits, margin=RECOVERY_MARGIN)
-        if _SEVERITY[wanted] > _SEVERITY[state.mode]:
-            wanted = state.mode  # inside the margin: neither worse nor better
-    if wanted == state.mode:
-        return GovernorState(mode=state.mode, reasons=reasons)
-    since = state.pending_since_s if state.pending == wanted else now_s
-    worse = _SEVERITY[wanted] > _SEVERITY[state.mode]
-    if now_s - since >= (WORSEN_AFTER_S if worse else RECOVER_AFTER_S):
-        return GovernorState(mode=wanted, reasons=reasons)
-    return GovernorState(
-        mode=state.mode, pending=wanted, pending_since_s=since, reasons=state.reasons
-    )
+    picture, reasons = _picture(readings, limits, margin=0.0)
+    eased, eased_reasons = _picture(readings, limits, margin=RECOVERY_MARGIN)
+    mode, since_s = _follow(state, picture=picture, eased=eased, now_s=now_s)
+    if mode is Mode.FULL:
+        reasons = ()
+    elif _rank(picture) < _rank(mode):  # on the way back, or inside the margin of it
+        reasons = state.reasons if _rank(eased) < _rank(mode) else eased_reasons
+    return GovernorState(mode=mode, reasons=reasons, since_s=since_s)
+
+
+def _follow(
+    state: GovernorState, *, picture: Mode, eased: Mode, now_s: float
+) -> tuple[Mode, dict[Mode, float]]:
+    """The mode, and the clocks of those beyond it.
+
+    Each mode has a clock of its own: a picture that flickers between two worse modes is worse all
+    the time. Worse and better clocks never run together, for `eased` is no better than `picture`.
+    """
+    here = _rank(state.mode)
+    since_s = {
+        mode: state.since_s.get(mode, now_s)
+        for mode in Mode
+        if here < _rank(mode) <= _rank(picture) or _rank(eased) <= _rank(mode) < here
+    }
+    new = state.mode
+    for mode in sorted(since_s, key=lambda mode: abs(_rank(mode) - here)):
+        patience_s = WORSEN_AFTER_S if _rank(mode) > here else RECOVER_AFTER_S
+        if now_s - since_s[mode] < patience_s:
+            break
+        new = mode
+        del since_s[mode]
+    return new, since_s
+
+
+def _rank(mode: Mode) -> int:
+    return _SEVERITY[mode]
 
 
 def _picture(
@@ -90,7 +115,7 @@ def _picture(
             limit = limits.get(f"{name}_{word}_{unit}")
             if limit is not None and value >= limit - margin:
                 reasons.append(f"{name} {value:g} {unit}")
-                mode = max(mode, level, key=_SEVERITY.__getitem__)
+                mode = max(mode, level, key=_rank)
                 break
     return mode, tuple(reasons)
 

@@ -89,7 +89,8 @@ class HealthRegistry:
 
     def _record(self, name: str, health: ComponentHealth, error: str) -> None:
         metrics.COMPONENT_UP.labels(name).set(health.is_up)
-        before, self._newest[name] = self._newest.get(name, Status.UP), health.status
+        with self._lock:
+            before, self._newest[name] = self._newest.get(name, Status.UP), health.status
         if before != health.status:  # one line a change, not one a question
             log.warning("component_changed", component=name, status=health.status, error=error)
 

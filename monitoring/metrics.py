@@ -59,7 +59,7 @@ COMPONENT_UP = Gauge(
 )
 HOST_READING = Gauge(
     "sovereigncore_host_reading",
-    "Host readings; a reading the host cannot give is absent.",
+    "Host readings; NaN where the host cannot give one.",
     ["reading"],
     multiprocess_mode="mostrecent",
 )

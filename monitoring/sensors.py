@@ -62,7 +62,10 @@ class HostSensors:
 
         None on the first call, and for the engine when none runs on this host.
         """
-        times = psutil.cpu_times()
+        try:
+            times = psutil.cpu_times()
+        except (OSError, psutil.Error):
+            return None, None
         busy = sum(times) - times.idle - getattr(times, "iowait", 0.0)
         # Guest time is already inside user time on Linux.
         busy -= getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)

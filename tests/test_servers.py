@@ -16,7 +16,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.servers import PostgresServer, RedisServer, ServerFailed, postgres_server, redis_server
+from tests.servers import PostgresServer, RedisServer, ServerFailed, redis_server
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 10.0
@@ -136,15 +136,6 @@ def test_redis_is_real_and_gone_afterwards() -> None:
         assert directory.is_dir()
     assert not answers(url)
     assert not directory.exists()
-
-
-def test_postgres_is_gone_afterwards(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(open_directory))
-    with postgres_server() as url:
-        assert answers(url)
-        assert list(open_directory.iterdir())
-    assert not answers(url)
-    assert not list(open_directory.iterdir())
 
 
 def test_a_server_that_does_not_start_says_why() -> None:

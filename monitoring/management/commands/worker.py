@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from typing import Any
 
 import structlog
@@ -27,9 +28,10 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        stop = threading.Event()
+        stop, signals = threading.Event(), list[int]()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+            # Not `stop.set()`: a handler that interrupts `stop.wait()` could wait for its lock.
+            signal.signal(number, lambda number, _frame: signals.append(number))
         threads = [
             # Daemons: a job that outlives the grace period is cut, and its lease runs out.
             threading.Thread(target=_run_until, args=(stop, job), name=job.name, daemon=True)
@@ -38,10 +40,12 @@ class Command(BaseCommand):
         for thread in threads:
             thread.start()
         log.info("worker_started", jobs=[job.name for job in jobs.all_jobs()])
-        while not stop.wait(_POLL_S):
-            pass
+        while not signals:
+            time.sleep(_POLL_S)
+        stop.set()
+        until_s = time.monotonic() + _STOP_WITHIN_S
         for thread in threads:
-            thread.join(_STOP_WITHIN_S)
+            thread.join(max(0.0, until_s - time.monotonic()))
         log.info("worker_stopped")
 
 

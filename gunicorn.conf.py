@@ -1,0 +1,130 @@
+"""How gunicorn serves the platform; every value that an operator sets comes from the settings.
+
+Run by gunicorn's master before it forks, and again on SIGHUP. It must not import the application:
+each worker does, after the fork, so that no thread, connection or counter is ever shared.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+from django.conf import LazySettings
+from django.core.exceptions import ImproperlyConfigured
+from gunicorn.glogging import Logger
+from gunicorn.http.errors import ParseException
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_IDLE_CONNECTIONS = 1000  # kept alive beside the WEB_THREADS that are being answered
+
+
+def _read_settings() -> LazySettings:
+    """The settings, read without a trace: a worker, also one after SIGHUP, reads them anew."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sovereigncore.settings")
+    read = LazySettings()
+    try:
+        from sovereigncore import logs
+
+        logs.configure(read.LOGGING)
+    except ImproperlyConfigured as error:
+        sys.exit(f"SovereignCore cannot start: {error}")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sovereigncore"]:
+        del sys.modules[name]
+    return read
+
+
+class JSONLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's events through our root logger, one line of JSON each, without callers' text."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.propagate = True
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, ParseException):
+            # gunicorn quotes the request line or header it refused; either may hold a secret.
+            msg, args = "Invalid request: %s", (type(error).__name__,)
+            structlog.contextvars.clear_contextvars()  # of the thread's last request, not of this
+        super().warning(msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        # The arguments are the method and the URL, query string included.
+        super().exception(msg.partition("%")[0].rstrip(), **kwargs)
+
+
+_settings = _read_settings()
+
+# prometheus_client looks at this once, when a worker imports it.
+_metrics_dir = Path(_settings.DATA_DIR) / "prometheus"
+_metrics_dir.mkdir(parents=True, exist_ok=True)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
+
+_host = f"[{_settings.BIND}]" if ":" in _settings.BIND else _settings.BIND
+bind = f"{_host}:{_settings.PORT}"
+backlog = 1024
+
+# A waiting or streaming caller holds a thread and hardly any CPU.
+worker_class = "gthread"
+workers = _settings.WEB_CONCURRENCY
+threads = _settings.WEB_THREADS
+worker_connections = threads + _IDLE_CONNECTIONS
+preload_app = False
+max_requests = 0  # recycling a worker would cut its streams
+# The worker's main loop proves every second that it lives, however long its requests take.
+timeout = 60
+graceful_timeout = 30  # for open streams to end on SIGTERM and SIGHUP
+keepalive = 5
+if Path("/dev/shm").is_dir():  # noqa: S108 - gunicorn makes a private file there
+    worker_tmp_dir = "/dev/shm"  # noqa: S108 - a slow disk must not make a worker look dead
+
+limit_request_line = 4096
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+# Only ForwardedHeadersMiddleware judges these, by TRUSTED_PROXIES.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
+header_map = "drop"  # X_Forwarded_For must not pass for X-Forwarded-For
+
+control_socket_disable = True
+
+logger_class = JSONLogger
+loglevel = _settings.LOG_LEVEL
+errorlog = None  # no handler of its own beside the root logger's
+accesslog = None  # RequestLogMiddleware writes that line
+
+
+def on_starting(server: Any) -> None:
+    """Drop the counts of an earlier run. Not run on SIGHUP, when the old workers still count."""
+    if server.master_pid:  # a successor started by SIGUSR2 beside its predecessor
+        return
+    for counts in _metrics_dir.glob("*.db"):
+        counts.unlink(missing_ok=True)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Tie the worker to its master.
+
+    A worker whose master was killed would hold the port for `graceful_timeout` and be a second
+    web process beside the next master's, where limits and slots are counted in process.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != server.pid:  # it was killed before prctl, so no signal would ever come
+        os._exit(0)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Take a dead worker's requests in progress out of the gauges."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
