@@ -61,7 +61,11 @@ class Admission:
         """
         turn = self._take_or_queue()
         if turn is not None:
-            self._wait(turn, is_abandoned)
+            try:
+                self._wait(turn, is_abandoned)
+            except BaseException:  # whatever ended the waiting, nobody may be handed a slot now
+                self._leave(turn)
+                raise
         try:
             yield
         finally:
@@ -84,17 +88,18 @@ class Admission:
     def _wait(self, turn: threading.Event, is_abandoned: Callable[[], bool]) -> None:
         until_s = time.monotonic() + settings.QUEUE_TIMEOUT_S
         while not turn.wait(min(_LOOK_UP_S, max(0.0, until_s - time.monotonic()))):
-            gone = is_abandoned()
-            if not gone and time.monotonic() < until_s:
-                continue
-            with self._lock:
-                # The slot may have been handed over since the wait ended.
-                if not turn.is_set():
-                    self._waiting.remove(turn)
-                    metrics.QUEUE_WAITING.set(len(self._waiting))
-                    if gone:
-                        raise CallerGone
-                    raise QueueTimeout(retry_after_s=self._retry_after_s())
+            if is_abandoned():
+                raise CallerGone
+            if time.monotonic() >= until_s:
+                raise QueueTimeout(retry_after_s=self._retry_after_s())
+
+    def _leave(self, turn: threading.Event) -> None:
+        with self._lock:
+            if not turn.is_set():
+                self._waiting.remove(turn)
+                metrics.QUEUE_WAITING.set(len(self._waiting))
+                return
+        self._give_back()  # handed over since the wait ended
 
     def _give_back(self) -> None:
         """Hand the slot to the first in the queue, so that nobody overtakes."""

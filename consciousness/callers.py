@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from django.http import HttpRequest
 
+_HANG_UP = getattr(select, "POLLRDHUP", 0)  # Linux's: the end, even behind unread bytes
+
 
 def abandonment_of(request: HttpRequest) -> Callable[[], bool]:
     """A function that tells whether the client has closed its connection.
@@ -23,8 +25,11 @@ def abandonment_of(request: HttpRequest) -> Callable[[], bool]:
     def is_abandoned() -> bool:
         try:
             poll = select.poll()
-            poll.register(connection, select.POLLIN)
-            return bool(poll.poll(0)) and connection.recv(1, socket.MSG_PEEK) == b""
+            poll.register(connection, select.POLLIN | _HANG_UP)
+            found = poll.poll(0)
+            if not found or found[0][1] & _HANG_UP:
+                return bool(found)
+            return connection.recv(1, socket.MSG_PEEK) == b""
         except (OSError, ValueError):
             return True
 

@@ -245,7 +245,7 @@ def _shut_down(stream: Any) -> None:
 def _bounded_body(
     reply: httpx2.Response, *, max_bytes: int, until_s: float = float("inf")
 ) -> bytes:
-    """The body, cut off where it is too large or takes too long: what is left decodes to nothing."""
+    """The body, cut off where it is too large or takes too long: then it decodes to nothing."""
     body = b""
     for part in reply.iter_bytes():
         body += part

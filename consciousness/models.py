@@ -21,6 +21,7 @@ class Status(models.TextChoices):
 
 
 ACTIVE = (Status.QUEUED, Status.RUNNING)
+MODEL_ID_LENGTH = 128
 _BATCH = 500
 
 
@@ -60,7 +61,7 @@ class Query(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="queries"
     )
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
-    model = models.CharField(max_length=128, blank=True, default="")
+    model = models.CharField(max_length=MODEL_ID_LENGTH, blank=True, default="")
     temperature = models.FloatField()
     max_tokens = models.PositiveIntegerField()
     prompt_tokens = models.PositiveIntegerField(default=0)

@@ -8,7 +8,7 @@ import orjson
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from consciousness.models import Query
+from consciousness.models import MODEL_ID_LENGTH, Query
 from consciousness.services import Answer
 from monitoring.governor import Mode, ThermalState
 from sovereigncore.strict import (
@@ -26,7 +26,7 @@ class ProcessRequest(StrictSerializer):
     prompt = StrictCharField(max_length=MAX_PROMPT_CHARACTERS)
     temperature = StrictFloatField(min_value=0, max_value=2, default=0.7)
     max_tokens = StrictIntegerField(min_value=1, max_value=4096, default=500)
-    model = StrictCharField(required=False, max_length=128, default="")
+    model = StrictCharField(required=False, max_length=MODEL_ID_LENGTH, default="")
     store = StrictBooleanField(default=True)
     stream = StrictBooleanField(default=False)
 

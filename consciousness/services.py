@@ -24,7 +24,7 @@ from consciousness import engine_errors
 from consciousness.admission import CallerGone, admission
 from consciousness.engine import Generation, Model, Prompt, default_engine
 from consciousness.engine_stream import Usage
-from consciousness.models import Query, QueryContent, Status
+from consciousness.models import MODEL_ID_LENGTH, Query, QueryContent, Status
 from monitoring import metrics
 from monitoring.awareness import SelfState, awareness
 from sovereigncore.api import ServiceError

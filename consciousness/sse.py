@@ -61,9 +61,7 @@ def event_stream(
                 return
             if now - checked_s > RECHECK_S:
                 checked_s = now
-                if not is_live():
-                    raise CredentialRevoked
-                release_connection()
+                _check_credential(is_live)
             if item:
                 written_s = now
                 yield event("token", {"text": item})
@@ -82,6 +80,12 @@ def event_stream(
     finally:
         events.close()
         connection.close_if_unusable_or_obsolete()
+
+
+def _check_credential(is_live: Callable[[], bool]) -> None:
+    if not is_live():
+        raise CredentialRevoked
+    release_connection()
 
 
 def _problem(error: Exception, request_id: str) -> dict[str, Any]:

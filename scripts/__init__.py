@@ -1,1 +1,1 @@
-"""What operators and the Makefile run beside `manage.py`. Nothing in the applications imports it."""
+"""What operators and the Makefile run beside `manage.py`. No application imports any of it."""

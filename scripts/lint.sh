@@ -4,6 +4,10 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 bin=.venv/bin
 failed=""
+# Importing the test settings makes a data directory, which mypy leaves behind.
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
 
 check() {
     name=$1

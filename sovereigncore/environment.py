@@ -41,23 +41,28 @@ class Environment:
     def _read_dotenv(self, path: Path) -> dict[str, str]:
         if not path.is_file():
             return {}
-        text = path.read_text(encoding="utf-8")
-        seen: set[str] = set()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            self.problems.append(f"{path}: cannot be read: {error}")
+            return {}
+        assignments: dict[str, str] = {}
         for number, line in enumerate(text.splitlines(), start=1):
             if not line.strip() or line.startswith("#"):
                 continue
             match = _ASSIGNMENT.match(line)
             if match is None:
                 self.problems.append(f"{path}, line {number}: expected NAME=value")
-            elif match[1] in seen:
+            elif match[1] in assignments:
                 self.problems.append(f"{path}, line {number}: {match[1]} is set twice")
             else:
-                seen.add(match[1])
+                assignments[match[1]] = line
 
         class DotEnv(environ.Env):  # type: ignore[misc]
             ENVIRON: dict[str, str] = {}
 
-        DotEnv.read_env(io.StringIO(text))
+        # Only what is an assignment: django-environ logs every other line, secrets and all.
+        DotEnv.read_env(io.StringIO("\n".join(assignments.values())))
         return DotEnv.ENVIRON
 
     def _raw(self, name: str) -> str | None:
@@ -67,7 +72,7 @@ class Environment:
                 path = Path(source[f"{name}_FILE"])
                 try:
                     return path.read_text(encoding="utf-8").strip()
-                except (OSError, UnicodeDecodeError) as error:
+                except (OSError, ValueError) as error:  # ValueError: no UTF-8, or NUL in the path
                     self.problems.append(f"{name}_FILE: cannot read {path}: {error}")
                     return None
             if name in source:
@@ -91,7 +96,7 @@ class Environment:
         return self._parsed(
             name,
             default,
-            lambda raw: _bounded(int(raw), at_least, at_most),
+            lambda raw: _bounded(int(_plain(raw)), at_least, at_most),
             f"a whole number from {at_least} to {at_most}",
         )
 
@@ -99,7 +104,7 @@ class Environment:
         return self._parsed(
             name,
             default,
-            lambda raw: _bounded(float(raw), at_least, at_most),
+            lambda raw: _bounded(float(_plain(raw)), at_least, at_most),
             f"a number from {at_least} to {at_most}",
         )
 
@@ -172,6 +177,13 @@ def weakness_of_secret(value: str, *, min_length: int) -> str:
 
 
 N = TypeVar("N", int, float)
+
+
+def _plain(raw: str) -> str:
+    # Python reads 1_000 and Arabic digits as numbers; whoever wrote one meant something else.
+    if "_" in raw or not raw.isascii():
+        raise ValueError
+    return raw
 
 
 def _bounded(value: N, at_least: N, at_most: N) -> N:
