@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import structlog
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
 
 from consciousness.admission import CallerGone
 from consciousness.services import Answer, Events, release_connection
@@ -79,7 +79,6 @@ def event_stream(
         yield event("error", _problem(error, request_id))
     finally:
         events.close()
-        connection.close_if_unusable_or_obsolete()
 
 
 def _check_credential(is_live: Callable[[], bool]) -> None:

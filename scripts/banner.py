@@ -23,7 +23,7 @@ def compose(plan: Plan, admin: Administrator | None, *, env_file: Path, python: 
     if admin is not None:
         rows.append(("Administrator", admin.username))
         if admin.password:
-            rows.append(("Password", f"{admin.password}   (shown this once, kept nowhere)"))
+            rows.append(("Password (shown once)", admin.password))
         else:
             rows.append(
                 ("Lost its password?", f"{python} manage.py changepassword {admin.username}")

@@ -18,7 +18,7 @@ def say(text: str) -> None:
         print(text, flush=True)
     except OSError:
         # The terminal is gone, which must not keep us from stopping what we started.
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 @dataclass

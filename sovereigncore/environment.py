@@ -10,8 +10,10 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -68,7 +70,7 @@ class Environment:
     def _raw(self, name: str) -> str | None:
         self._known |= {name, f"{name}_FILE"}
         for source in (self._process, self._dotenv):
-            if f"{name}_FILE" in source:
+            if source.get(f"{name}_FILE"):
                 path = Path(source[f"{name}_FILE"])
                 try:
                     return path.read_text(encoding="utf-8").strip()
@@ -79,14 +81,23 @@ class Environment:
                 return source[name].strip()
         return None
 
-    def _parsed(self, name: str, default: T, parse: Callable[[str], T], expected: str) -> T:
+    def _parsed(
+        self,
+        name: str,
+        default: T,
+        parse: Callable[[str], T],
+        expected: str,
+        *,
+        is_shown: bool = True,
+    ) -> T:
         raw = self._raw(name)
         if raw is None or raw == "":
             return default
         try:
             return parse(raw)
         except ValueError:
-            self.problems.append(f"{name}: expected {expected}, got {raw!r}")
+            got = f", got {raw!r}" if is_shown else ""
+            self.problems.append(f"{name}: expected {expected}{got}")
             return default
 
     def text(self, name: str, default: str = "") -> str:
@@ -134,6 +145,25 @@ class Environment:
 
         return self._parsed(name, default, parse, expected)
 
+    def url(self, name: str, default: str, pattern: str, expected: str) -> str:
+        """A URL that matches `pattern`. A bad one is not repeated: it may hold a password."""
+
+        def parse(raw: str) -> str:
+            if re.fullmatch(pattern, raw) is None:
+                raise ValueError
+            _ = urlsplit(raw).port  # raises ValueError, for a bad IPv6 address too
+            return raw
+
+        return self._parsed(name, default, parse, expected, is_shown=False)
+
+    def address(self, name: str, default: str) -> str:
+        """An IP address, or `localhost`."""
+
+        def parse(raw: str) -> str:
+            return raw if raw == "localhost" else str(ip_address(raw))
+
+        return self._parsed(name, default, parse, "an IP address")
+
     def words(self, name: str, default: tuple[str, ...] = ()) -> list[str]:
         """A comma-separated list, blanks dropped."""
         raw = self._raw(name)
@@ -144,15 +174,15 @@ class Environment:
     def secret(self, name: str, *, min_length: int, stand_in: str | None) -> str:
         """A secret of at least `min_length` characters that is not an example.
 
-        `stand_in` is used when none is given; None makes the secret required. The value itself
-        never appears in a message.
+        `stand_in` is used when none is given; None makes the secret required. A `min_length` of 0
+        leaves the judgement to the caller. The value itself never appears in a message.
         """
         raw = self._raw(name)
         if not raw:
             if stand_in is None:
                 self.problems.append(f"{name}: required (or {name}_FILE); it has no default")
             return stand_in or ""
-        weakness = weakness_of_secret(raw, min_length=min_length)
+        weakness = weakness_of_secret(raw, min_length=min_length) if min_length else ""
         if weakness and raw != stand_in:
             self.problems.append(f"{name}: {weakness}")
         return raw

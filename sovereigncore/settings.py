@@ -24,28 +24,32 @@ django_stubs_ext.monkeypatch()
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
 
-env = Environment(os.environ, dotenv=Path(os.environ.get("ENV_FILE") or BASE_DIR / ".env"))
+_env_file = Path(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
+env = Environment(os.environ, dotenv=_env_file)
+if os.environ.get("ENV_FILE") and not _env_file.exists():
+    env.problems.append(f"ENV_FILE: there is no {_env_file}")
 
 # --- What runs where -------------------------------------------------------------------------
 DEBUG = env.flag("DEBUG", default=False)
-BIND = env.matching("BIND", "127.0.0.1", r"[0-9.]+|[0-9a-f:]+|localhost", "an IP address")
+BIND = env.address("BIND", "127.0.0.1")
 PORT = env.integer("PORT", 8528, at_least=1, at_most=65535)
 DATA_DIR = Path(env.text("DATA_DIR", "data"))
 if not DATA_DIR.is_absolute():
     DATA_DIR = BASE_DIR / DATA_DIR
-PUBLIC_BASE_URL = env.matching(
+PUBLIC_BASE_URL = env.url(
     "PUBLIC_BASE_URL",
     f"http://127.0.0.1:{PORT}",
-    r"https?://[A-Za-z0-9.\-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?",
+    r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?",
     "scheme://host[:port] without a path",
 )
 _public = urlsplit(PUBLIC_BASE_URL)
 SERVED_BY_TLS = _public.scheme == "https"
-ALLOWED_HOSTS = env.words(
-    "ALLOWED_HOSTS", ("127.0.0.1", "localhost", "[::1]", _public.hostname or "")
-)
+_public_host = _public.hostname or ""
+if ":" in _public_host:
+    _public_host = f"[{_public_host}]"  # as the Host header and Django write it
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", ("127.0.0.1", "localhost", "[::1]", _public_host))
 API_DOCS = env.flag("API_DOCS", default=DEBUG)
-REDIS_URL = env.text("REDIS_URL")
+REDIS_URL = env.url("REDIS_URL", "", r"(rediss?|unix)://\S+", "redis://[:password@]host:port/db")
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", 1, at_least=1, at_most=64)
 
 _SAFE_TO_DEBUG = BIND in ("localhost", "127.0.0.1", "::1")
@@ -70,7 +74,7 @@ METRICS_TOKEN = env.secret("METRICS_TOKEN", min_length=32, stand_in="")
 JWT_ALGORITHM = env.choice("JWT_ALGORITHM", "HS256", ("HS256", "RS256"))
 _jwt_keys = env.secret(
     "JWT_SIGNING_KEYS",
-    min_length=32,
+    min_length=0,  # each key of the list is judged by itself
     stand_in=f"debug:{_DEBUG_ONLY}" if DEBUG and JWT_ALGORITHM == "HS256" else None,
 )
 try:
@@ -237,7 +241,7 @@ JWT_AUDIENCE = "sovereigncore"
 SIMPLE_JWT = {"ALGORITHM": JWT_ALGORITHM, "USER_ID_CLAIM": "sub"}
 
 # --- Limits ----------------------------------------------------------------------------------
-_RATE = (r"[1-9]\d{0,6}/[1-9]?\d*[smhd]", "a rate such as 100/m")
+_RATE = (r"[1-9][0-9]{0,6}/([1-9][0-9]{0,3})?[smhd]", "a rate such as 100/m")
 RATE_LIMIT_DEFAULT = env.matching("RATE_LIMIT_DEFAULT", "100/m", *_RATE)
 RATE_LIMIT_AUTH = env.matching("RATE_LIMIT_AUTH", "5/m", *_RATE)
 RATE_LIMIT_REGISTER = env.matching("RATE_LIMIT_REGISTER", "5/h", *_RATE)
@@ -251,8 +255,11 @@ DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
 # --- Engine ----------------------------------------------------------------------------------
 ENGINE_PORT = env.integer("ENGINE_PORT", 8529, at_least=1, at_most=65535)
 _BUNDLED_ENGINE_URL = f"http://127.0.0.1:{ENGINE_PORT}"
-ENGINE_URL = env.matching(
-    "ENGINE_URL", _BUNDLED_ENGINE_URL, r"https?://[^\s?#@]+", "an http or https URL"
+ENGINE_URL = env.url(
+    "ENGINE_URL",
+    _BUNDLED_ENGINE_URL,
+    r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[^\s?#@]*)?",
+    "an http or https URL without a password",
 ).rstrip("/")
 ENGINE_IS_LOCAL = ENGINE_URL == _BUNDLED_ENGINE_URL  # served by `manage.py runengine`
 ENGINE_API_KEY = (
@@ -324,6 +331,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
+    "PREPROCESSING_HOOKS": ["sovereigncore.schema.without_trailing_slash"],
 }
 
 # --- What browsers are told ------------------------------------------------------------------

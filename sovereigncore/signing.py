@@ -1,7 +1,7 @@
 """Signing keys for access and refresh tokens, as written in `JWT_SIGNING_KEYS`.
 
 Newest first: the first key signs, all of them verify, so that keys rotate without logging anybody
-out. Free of Django so that settings can use it.
+out. Needs no settings, so that settings can use it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import binascii
 import re
 from dataclasses import dataclass
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+
+from sovereigncore.environment import weakness_of_secret
 
 _KID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MIN_HMAC_CHARACTERS = 32  # RFC 7518, section 3.2: as long as the hash's output
@@ -51,8 +54,9 @@ def parse_signing_keys(text: str, *, algorithm: str) -> dict[str, SigningKey]:
 
 
 def _hmac_key(kid: str, material: str) -> SigningKey:
-    if len(material) < _MIN_HMAC_CHARACTERS:
-        raise ValueError(f"the key {kid!r} is shorter than {_MIN_HMAC_CHARACTERS} characters")
+    weakness = weakness_of_secret(material, min_length=_MIN_HMAC_CHARACTERS)
+    if weakness:
+        raise ValueError(f"the key {kid!r}: {weakness}")
     return SigningKey(kid=kid, private=material, public=material)
 
 
@@ -70,7 +74,7 @@ def _rsa_key(kid: str, material: str) -> SigningKey:
             public: object = private.public_key()
         else:
             public = serialization.load_pem_public_key(pem.encode())
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ValueError(f"the key {kid!r} cannot be read: {type(error).__name__}") from error
     if not isinstance(public, RSAPublicKey) or public.key_size < _MIN_RSA_BITS:
         raise ValueError(f"the key {kid!r} is not an RSA key of {_MIN_RSA_BITS} bits or more")

@@ -1,0 +1,56 @@
+"""Documentation that can be checked: what exists is documented, and what is documented exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from django.core.management import get_commands
+from prometheus_client import REGISTRY
+
+import monitoring.metrics  # noqa: F401 - registers the metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+APPS = ("accounts", "consciousness", "monitoring")
+
+
+def test_every_metric_is_documented_and_every_documented_metric_exists() -> None:
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    documented = set(re.findall(r"^\| `(sovereigncore_\w+)`", page, flags=re.MULTILINE))
+    existing = {
+        metric.name + ("_total" if metric.type == "counter" else "")
+        for metric in REGISTRY.collect()
+        if metric.name.startswith("sovereigncore_")
+    }
+    assert documented == existing
+
+
+def test_every_command_is_documented_and_has_a_test() -> None:
+    ours = {name for name, app in get_commands().items() if app in APPS}
+    page = (ROOT / "docs/reference/commands.md").read_text()
+    documented = set(re.findall(r"^\| `manage\.py ([a-z_]+)", page, flags=re.MULTILINE))
+    assert documented == ours
+    tests = "\n".join(path.read_text() for path in ROOT.glob("*/tests/test_*.py"))
+    assert {name for name in ours if f'"{name}"' not in tests} == set()
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    broken = [
+        f"{page.relative_to(ROOT)}: {link}"
+        for page in pages
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+        if not (page.parent / link).exists()
+    ]
+    assert broken == []
+
+
+def test_make_targets_that_the_pages_name_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        named = set(
+            re.findall(r"^\s*(?:[A-Z_]+=\S+ )*make ([a-z-]+)", page.read_text(), re.MULTILINE)
+        )
+        assert named
+        assert named <= targets
