@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+import hypothesis
 import pytest
 import time_machine
 from django.core.cache import caches
@@ -14,7 +15,12 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from monitoring.awareness import awareness
 from monitoring.governor import GovernorState
+from tests.log_capture import LogCapture, captured_logs
 from tests.stub_engine import StubEngine
+
+# Timing is not what properties are about, and machines differ.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 PASSWORD = "Correct-Horse-7-Battery"  # noqa: S105 - of accounts that live for one test
 
@@ -99,3 +105,10 @@ def frozen_time() -> Iterator[time_machine.Traveller]:
     """A clock that stands still, so that no rate-limit window ends in the middle of a test."""
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         yield clock
+
+
+@pytest.fixture
+def logs() -> Iterator[LogCapture]:
+    """What the platform logs during the test."""
+    with captured_logs() as capture:
+        yield capture

@@ -62,7 +62,10 @@ _settings = _read_settings()
 
 # prometheus_client looks at this once, when a worker imports it.
 _metrics_dir = Path(_settings.DATA_DIR) / "prometheus"
-_metrics_dir.mkdir(parents=True, exist_ok=True)
+try:
+    _metrics_dir.mkdir(parents=True, exist_ok=True)
+except OSError as _error:
+    sys.exit(f"SovereignCore cannot start: DATA_DIR: {_error}")
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
 
 _host = f"[{_settings.BIND}]" if ":" in _settings.BIND else _settings.BIND

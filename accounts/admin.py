@@ -9,11 +9,12 @@ from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.models import Group
 from django.http import HttpRequest
 
+from accounts.forms import UserAddForm, UserEditForm
 from accounts.models import Session, User
 
 admin.site.unregister(Group)  # roles are `is_staff` and scopes; groups would be a second system
 
-_ENDS_SESSIONS = {"is_active", "is_staff", "is_superuser", "password"}
+_ENDS_SESSIONS = {"is_active", "is_staff", "is_superuser"}  # and a new password, by the model
 
 
 @admin.register(User)
@@ -24,6 +25,7 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
     ordering = ("username_canonical",)
     readonly_fields = ("last_login", "created_at", "token_epoch")
     filter_horizontal = ()
+    form, add_form = UserEditForm, UserAddForm
     fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Person", {"fields": ("full_name", "email")}),

@@ -41,7 +41,7 @@ class CanonicalBackend(ModelBackend):
 
 def _upgrade_for(user: User) -> Any:
     def upgrade(password: str) -> None:
-        user.set_password(password)
+        user.password = make_password(password)  # the same password: no session ends
         user.save(update_fields=["password"])
 
     return upgrade

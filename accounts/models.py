@@ -67,6 +67,19 @@ class User(AbstractBaseUser, PermissionsMixin):
             kwargs["update_fields"] = {*fields, *derived}
         super().save(*args, **kwargs)
 
+    def set_password(self, raw_password: str | None) -> None:
+        """Sessions that began with the old password end when the new one is saved."""
+        super().set_password(raw_password)
+        self._raise_epoch()
+
+    def set_unusable_password(self) -> None:
+        super().set_unusable_password()
+        self._raise_epoch()
+
+    def _raise_epoch(self) -> None:
+        if not self._state.adding:
+            self.token_epoch += 1
+
     def get_full_name(self) -> str:
         return self.full_name or self.username
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.core.validators import validate_email
 from rest_framework import serializers
 
-from accounts.identity import is_reserved, is_username
 from accounts.models import User
+from accounts.validators import MAX_ADDRESS_LENGTH, validate_address, validate_name
 from sovereigncore.strict import StrictCharField, StrictSerializer
+
+_WORD = r"[\x21\x23-\x5b\x5d-\x7e]+"  # RFC 6749, section 3.3
+_SCOPE = rf"({_WORD}( {_WORD})*)?"
 
 
 class TokenRequest(serializers.Serializer[Any]):
@@ -22,6 +25,11 @@ class TokenRequest(serializers.Serializer[Any]):
     password = StrictCharField(required=False, max_length=1024, trim_whitespace=False)
     refresh_token = StrictCharField(required=False, max_length=4096)
     scope = StrictCharField(required=False, allow_blank=True, max_length=64)
+
+    def validate_scope(self, value: str) -> str:
+        if re.fullmatch(_SCOPE, value) is None:
+            raise serializers.ValidationError("Scopes are words with one space between them.")
+        return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         needed = {"password": ["username", "password"], "refresh_token": ["refresh_token"]}
@@ -46,24 +54,10 @@ class TokenResponse(serializers.Serializer[Any]):
 
 
 class RegisterRequest(StrictSerializer):
-    username = StrictCharField(max_length=50)
-    email = StrictCharField(max_length=254)
+    username = StrictCharField(max_length=50, validators=[validate_name])
+    email = StrictCharField(max_length=MAX_ADDRESS_LENGTH, validators=[validate_address])
     password = StrictCharField(max_length=1024, trim_whitespace=False)
     full_name = StrictCharField(required=False, allow_blank=True, max_length=150, default="")
-
-    def validate_username(self, value: str) -> str:
-        if not is_username(value):
-            raise serializers.ValidationError("3 to 50 letters, digits, underscores or hyphens.")
-        if is_reserved(value):
-            raise serializers.ValidationError("This name is reserved.")
-        return value
-
-    def validate_email(self, value: str) -> str:
-        try:
-            validate_email(value)
-        except DjangoValidationError as error:
-            raise serializers.ValidationError("Not an e-mail address.") from error
-        return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         user = User(username=attrs["username"], email=attrs["email"], full_name=attrs["full_name"])

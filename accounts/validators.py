@@ -1,8 +1,13 @@
-"""Password rules that Django does not have."""
+"""Rules for passwords, names and addresses that Django does not have."""
 
 from __future__ import annotations
 
 from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+
+from accounts.identity import canonical, is_reserved, is_username
+
+MAX_ADDRESS_LENGTH = 254  # RFC 5321
 
 _CLASSES = (
     (str.isupper, "an upper-case letter"),
@@ -39,3 +44,25 @@ class MaximumLengthValidator:
 
     def get_help_text(self) -> str:
         return f"Your password may have {self.max_length} characters at most."
+
+
+def validate_name(name: str) -> None:
+    """Raise ValidationError unless an account may be called so."""
+    if not is_username(name):
+        raise ValidationError("3 to 50 letters, digits, underscores or hyphens.")
+    if is_reserved(name):
+        raise ValidationError("This name is reserved.")
+
+
+def validate_address(address: str) -> None:
+    """Raise ValidationError unless `address` is one, in its canonical spelling too.
+
+    That one may be far longer (NFKC makes 18 characters of some single ones) and no address.
+    """
+    for spelling in (address, canonical(address)):
+        if len(spelling) > MAX_ADDRESS_LENGTH:
+            raise ValidationError("Not an e-mail address.")
+        try:
+            validate_email(spelling)
+        except ValidationError as error:
+            raise ValidationError("Not an e-mail address.") from error

@@ -22,7 +22,8 @@ from django.utils import timezone
 
 from consciousness import engine_errors
 from consciousness.admission import CallerGone, admission
-from consciousness.engine import Generation, Model, Prompt, default_engine
+from consciousness.engine import Model, Prompt, default_engine
+from consciousness.engine_generation import Generation
 from consciousness.engine_stream import Usage
 from consciousness.models import MODEL_ID_LENGTH, Query, QueryContent, Status
 from monitoring import metrics

@@ -1,7 +1,8 @@
 """What the launcher does inside Django: read the settings, bring the database up to date, make the
 first administrator.
 
-The only part of the launcher that imports Django. It leaves no connection and no thread behind.
+The only part of the launcher that imports Django, and late, so that Ctrl-C is heard before. It
+leaves no connection and no thread behind.
 """
 
 from __future__ import annotations
@@ -11,9 +12,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import django
-from django.core.exceptions import ImproperlyConfigured
 
 from scripts.preflight import StartError
 
@@ -48,6 +46,9 @@ class Administrator:
 
 def read_plan() -> Plan:
     """Set Django up. Raises StartError with everything that is wrong with the settings."""
+    import django
+    from django.core.exceptions import ImproperlyConfigured
+
     os.environ["DJANGO_SETTINGS_MODULE"] = "sovereigncore.settings"
     try:
         django.setup()

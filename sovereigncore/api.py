@@ -7,22 +7,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import orjson
 import structlog
 from django.conf import settings
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpResponse, HttpResponseBase
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    UnreadablePostError,
+)
 from django.urls import re_path
 from django.urls.resolvers import URLPattern
+from django.utils.dateparse import parse_datetime
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions, negotiation, pagination, permissions, renderers
 from rest_framework.request import Request
 
 from sovereigncore import ratelimit
-from sovereigncore.errors import TOKEN_PATHS, DatabaseUnavailable, ServiceError, response_for
+from sovereigncore.errors import (
+    TOKEN_PATHS,
+    DatabaseUnavailable,
+    ServiceError,
+    is_openai,
+    response_for,
+)
 from sovereigncore.strict import BodyTooLarge
 
 if TYPE_CHECKING:
@@ -46,11 +61,14 @@ _PARAMETERS = {"uuid": "[0-9a-f-]{36}", "name": "[A-Za-z0-9_-]{1,64}"}
 
 
 def route(path: str, view: Callable[..., HttpResponseBase], name: str) -> URLPattern:
-    """`path` with an optional trailing slash; `<uuid:x>` and `<name:x>` become parameters."""
+    """`path` with an optional trailing slash; `<uuid:x>` and `<name:x>` become parameters.
+
+    No API route looks at cookies, so there is nothing that a forged request could use.
+    """
     pattern = re.sub(
         r"<(\w+):(\w+)>", lambda found: f"(?P<{found[2]}>{_PARAMETERS[found[1]]})", path
     )
-    return re_path(rf"^{pattern}/?$", view, name=name)
+    return re_path(rf"^{pattern}/?$", csrf_exempt(view), name=name)
 
 
 class NeverRefuse(negotiation.DefaultContentNegotiation):
@@ -87,10 +105,29 @@ class CursorPagination(pagination.CursorPagination):
 
     def get_page_size(self, request: Request) -> int:
         raw = request.query_params.get("limit", str(self.page_size))
-        if not raw.isascii() or not raw.isdecimal() or not 1 <= int(raw[:9]) <= self.max_page_size:
+        if re.fullmatch("[1-9][0-9]{0,8}", raw) is None or int(raw) > self.max_page_size:
             message = f"A whole number from 1 to {self.max_page_size}."
             raise exceptions.ValidationError({"limit": [message]})
         return int(raw)
+
+    def decode_cursor(self, request: Request) -> Any:
+        """The stock one, and its position is a moment as we write them: it goes into a query."""
+        foreign = exceptions.ValidationError({"cursor": ["Not a cursor of this list."]})
+        try:
+            cursor = super().decode_cursor(request)
+        except exceptions.NotFound as error:
+            raise foreign from error
+        if cursor is not None and cursor.position is not None and not _is_utc(str(cursor.position)):
+            raise foreign
+        return cursor
+
+
+def _is_utc(text: str) -> bool:
+    try:
+        moment = parse_datetime(text)
+    except ValueError:
+        return False
+    return moment is not None and moment.utcoffset() == timedelta()
 
 
 @runtime_checkable
@@ -120,10 +157,7 @@ class HasScope(permissions.BasePermission):
 def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
     """REST framework's EXCEPTION_HANDLER. None lets the exception become a logged 500."""
     request: Request = context["request"]
-    if isinstance(exc, Http404):
-        exc = exceptions.NotFound()
-    elif isinstance(exc, PermissionDenied):
-        exc = exceptions.PermissionDenied()
+    exc = _translated(exc)
     error = _as_service_error(exc)
     if error is not None:
         status, code, detail = error.status, error.code, error.detail
@@ -138,9 +172,9 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponse | 
         return None
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         try:
-            # Guessing credentials is limited too: the default limit, by address.
-            ratelimit.enforce(request._request, group="refused", rate=settings.RATE_LIMIT_DEFAULT)
+            _count_refusal(request._request)
         except ratelimit.RateLimited as limited:
             status, code, detail = limited.status, limited.code, limited.detail
             headers = dict(limited.headers)
@@ -149,10 +183,37 @@ def handle_exception(exc: Exception, context: dict[str, Any]) -> HttpResponse | 
     )
 
 
+def _translated(exc: Exception) -> Exception:
+    """Django's own refusals as REST framework's, so that they are answered and not logged."""
+    if isinstance(exc, Http404):
+        return exceptions.NotFound()
+    if isinstance(exc, PermissionDenied):
+        return exceptions.PermissionDenied()
+    if isinstance(exc, RequestDataTooBig):
+        return BodyTooLarge()
+    if isinstance(exc, (SuspiciousOperation, UnreadablePostError)):  # too many fields; cut off
+        return exceptions.ParseError("The request cannot be understood.")
+    return exc
+
+
+def _count_refusal(request: HttpRequest) -> None:
+    """Guessing credentials is limited too, by address; and knocking on closed doors, by account.
+
+    Both are refused before REST framework asks its throttles.
+    """
+    user_id = request.META.get("AUTH_USER_ID")
+    ratelimit.enforce(
+        request,
+        group="refused",
+        rate=settings.RATE_LIMIT_DEFAULT,
+        caller=f"user:{user_id}" if user_id else "",
+    )
+
+
 def _validation_status(path: str) -> tuple[int, str]:
     if path.rstrip("/") in TOKEN_PATHS:
         return 400, "invalid_request"  # RFC 6749, section 5.2
-    return (400 if path.startswith("/v1/") else 422), "validation_error"
+    return (400 if is_openai(path) else 422), "validation_error"
 
 
 def _as_service_error(exc: Exception) -> ServiceError | None:
@@ -161,8 +222,6 @@ def _as_service_error(exc: Exception) -> ServiceError | None:
     if isinstance(exc, (OperationalError, InterfaceError)):
         log.warning("database_unavailable", error=type(exc).__name__)
         return DatabaseUnavailable()
-    if isinstance(exc, RequestDataTooBig):
-        return BodyTooLarge()
     return None
 
 

@@ -167,7 +167,7 @@ class Environment:
     def words(self, name: str, default: tuple[str, ...] = ()) -> list[str]:
         """A comma-separated list, blanks dropped."""
         raw = self._raw(name)
-        if raw is None:
+        if not raw:
             return list(default)
         return [word.strip() for word in raw.split(",") if word.strip()]
 

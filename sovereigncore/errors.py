@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import orjson
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.cache import patch_vary_headers
 
 FieldErrors = Mapping[str, Sequence[str]]
 
@@ -92,7 +93,7 @@ def response_for(
         body = {"error": code, "error_description": detail, "detail": detail}
         if errors:
             body["errors"] = errors
-    elif path.startswith("/v1/"):
+    elif is_openai(path):
         param = next(iter(errors), None) if errors else None
         message = f"{param}: {errors[param][0]}" if errors and param else detail
         kind = _openai_type(status)
@@ -117,7 +118,12 @@ def response_for(
 def _with_headers(response: HttpResponse, headers: Mapping[str, str] | None) -> HttpResponse:
     for name, value in (headers or {}).items():
         response[name] = value
+    patch_vary_headers(response, ("Accept",))  # a page or a problem
     return response
+
+
+def is_openai(path: str) -> bool:
+    return path == "/v1" or path.startswith("/v1/")
 
 
 def _is_page(request: HttpRequest, path: str) -> bool:
@@ -132,7 +138,7 @@ def _openai_type(status: int) -> str:
     return by_status.get(status, "invalid_request_error")
 
 
-# Django's handler400 … handler500, named in `urls.py`.
+# Django's handler400 … handler500, named in `urls.py`, and its CSRF_FAILURE_VIEW.
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -143,6 +149,11 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     return response_for(request, status=403, code="forbidden", detail="Not allowed.")
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    detail = "The form is too old or was not sent from this site. Reload the page and try again."
+    return response_for(request, status=403, code="csrf_failed", detail=detail)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -8,35 +8,42 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import date, datetime
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import orjson
 import structlog
 
-_LINE_BREAKS = {0x2028: "\\u2028", 0x2029: "\\u2029", 0x85: "\\u0085"}
+# JSON escapes the control characters of ASCII, but not DEL, those of Latin-1 (terminals obey
+# them) and the line breaks of Unicode (some readers of logs do).
+_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
+_MAX_INTEGER_BITS = 63
 
 
 def _render(_logger: Any, _name: str, event: structlog.types.EventDict) -> str:
-    # JSON escapes control characters, but leaves line breaks of Unicode that some readers obey.
-    text = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode(
-        "utf-8", "replace"
-    )
-    return text.translate(_LINE_BREAKS)
-
-
-def _make_encodable(
-    _logger: Any, _name: str, event: structlog.types.EventDict
-) -> structlog.types.EventDict:
-    """Lone surrogates cannot be written as UTF-8; huge integers not as JSON numbers."""
-    return {key: _encodable(value) for key, value in event.items()}
+    return orjson.dumps(_encodable(event)).decode().translate(_CONTROLS)
 
 
 def _encodable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 63:
-        return str(value)
-    return value
+    """`value` as something that is always JSON: lone surrogates cannot be written as UTF-8, huge
+    integers not as JSON numbers (nor in decimal, past Python's own limit)."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case bool() | float() | None:
+            return value
+        case int():
+            return value if value.bit_length() <= _MAX_INTEGER_BITS else hex(value)
+        case dict():
+            return {_encodable(str(key)): _encodable(inner) for key, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_encodable(inner) for inner in value]
+        case datetime() | date() | UUID() | Path():
+            return str(value)
+        case _:
+            return _encodable(repr(value))
 
 
 _SHARED: list[structlog.types.Processor] = [
@@ -66,7 +73,6 @@ def configure(options: dict[str, Any]) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                _make_encodable,
                 _render,
             ],
         )

@@ -5,7 +5,9 @@ No decision about accounts or limits is made here.
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,10 +16,15 @@ from typing import cast
 import structlog
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponseBase,
+    HttpResponseNotAllowed,
+    StreamingHttpResponse,
+)
 
 from monitoring import metrics
-from sovereigncore import errors, forwarding
+from sovereigncore import errors, forwarding, strict
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
@@ -79,31 +86,13 @@ class RequestLogMiddleware:
             raise
         response["X-Request-ID"] = request_id
         if isinstance(response, StreamingHttpResponse) and not response.is_async:
-            response.streaming_content = self._until_the_end(
-                cast("Iterator[bytes]", response.streaming_content), request, response, started
+            response.streaming_content = _Measured(
+                cast("Iterator[bytes]", response.streaming_content),
+                on_close=functools.partial(self._finish, request, response, started),
             )
         else:
             self._finish(request, response, started)
         return response
-
-    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
-        """Django calls this for what no view or handler answered: the only place it is logged."""
-        log.error("unhandled_error", route=route_name(request), exc_info=exception)
-
-    def _until_the_end(
-        self,
-        chunks: Iterator[bytes],
-        request: HttpRequest,
-        response: StreamingHttpResponse,
-        started: float,
-    ) -> Iterator[bytes]:
-        try:
-            yield from chunks
-        finally:
-            close = getattr(chunks, "close", None)
-            if close is not None:
-                close()
-            self._finish(request, response, started)
 
     def _finish(self, request: HttpRequest, response: HttpResponseBase, started: float) -> None:
         elapsed_s = time.perf_counter() - started
@@ -121,6 +110,28 @@ class RequestLogMiddleware:
             address=request.META["REMOTE_ADDR"],
             **({"user_id": user} if user else {}),
         )
+
+
+class _Measured:
+    """A stream's bytes. Servers close every response, also one that nobody read to its end or
+    even began to read, which a generator's `finally` would not notice."""
+
+    def __init__(self, chunks: Iterator[bytes], *, on_close: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._on_close = on_close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+    def close(self) -> None:
+        self._on_close()
+
+
+def log_unhandled_error(request: HttpRequest | None = None, **kwargs: object) -> None:
+    """Django's signal `got_request_exception`: what nothing answered, in views and middleware
+    alike. The only place where it is logged."""
+    route = route_name(request) if request else ""
+    log.error("unhandled_error", route=route, exc_info=sys.exc_info())
 
 
 def route_name(request: HttpRequest) -> str:
@@ -146,6 +157,41 @@ class HostCheckMiddleware:
                 request, status=400, code="bad_host", detail="This host name is not served here."
             )
         return self.get_response(request)
+
+
+class BodyCheckMiddleware:
+    """Refuses a body by its headers, before a byte of it is read and whoever sent it."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            strict.check_body_headers(request)
+        except errors.ServiceError as error:
+            return errors.response_for(
+                request, status=error.status, code=error.code, detail=error.detail
+            )
+        return self.get_response(request)
+
+
+class MethodNotAllowedMiddleware:
+    """Gives Django's bare 405 the shape that the path promises."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        if not isinstance(response, HttpResponseNotAllowed):
+            return response
+        return errors.response_for(
+            request,
+            status=405,
+            code="method_not_allowed",
+            detail=f'Method "{request.method}" not allowed.',
+            headers={"Allow": response["Allow"]},
+        )
 
 
 class NoStoreMiddleware:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
+from django.views.decorators.vary import vary_on_headers
 
 
+@csrf_exempt
 @require_safe
+@vary_on_headers("Accept")
 def home(request: HttpRequest) -> HttpResponse:
     if "text/html" in request.headers.get("Accept", ""):
         context = {"version": settings.VERSION, "api_docs": settings.API_DOCS}
@@ -23,6 +27,7 @@ def home(request: HttpRequest) -> HttpResponse:
     )
 
 
+@csrf_exempt
 @require_safe
 def to_admin(request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect("/admin/")

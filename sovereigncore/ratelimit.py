@@ -17,6 +17,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django_ratelimit.core import get_usage
 from django_redis.cache import RedisCache
 from django_redis.exceptions import ConnectionInterrupted
+from redis.exceptions import RedisError
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
@@ -60,7 +61,8 @@ def window_s(rate: str) -> int:
 def enforce(request: HttpRequest, *, group: str, rate: str, caller: str = "") -> Usage:
     """Count this request against `caller`, by default its address (an IPv6 one by its /64).
 
-    Raises RateLimited when that is one too many. The usage is kept for the response's headers.
+    Raises RateLimited when that is one too many. The response's headers tell the usage; of several
+    limits, the one that is nearest.
     """
     counted = get_usage(
         request,
@@ -78,7 +80,9 @@ def enforce(request: HttpRequest, *, group: str, rate: str, caller: str = "") ->
         reset_s=max(counted["time_left"], 0) + 1,
         is_exceeded=counted["should_limit"],
     )
-    request.META["RATE_LIMIT_USAGE"] = usage
+    known: Usage | None = request.META.get("RATE_LIMIT_USAGE")
+    if known is None or usage.remaining <= known.remaining:
+        request.META["RATE_LIMIT_USAGE"] = usage
     if usage.is_exceeded:
         metrics.RATE_LIMITED.labels(group).inc()
         raise RateLimited(retry_after_s=usage.reset_s)
@@ -126,7 +130,7 @@ class FailoverRedisCache(RedisCache):  # type: ignore[misc]
         if time.monotonic() >= FailoverRedisCache._paused_until:
             try:
                 return getattr(super(), operation)(*args, **kwargs)
-            except ConnectionInterrupted:
+            except (ConnectionInterrupted, RedisError, OSError):
                 FailoverRedisCache._paused_until = time.monotonic() + self.PAUSE_S
                 log.warning("redis_unavailable", cache="ratelimit")
         return getattr(caches["ratelimit_local"], operation)(*args, **kwargs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from ipaddress import ip_network
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import django_stubs_ext
 import environ
@@ -68,7 +68,8 @@ for _proxy in env.words("TRUSTED_PROXIES"):
         env.problems.append(f"TRUSTED_PROXIES: {_proxy!r} is no address or network")
 
 # --- Secrets ---------------------------------------------------------------------------------
-_DEBUG_ONLY = "debug-only-and-refused-when-DEBUG-is-false-0123456789" if DEBUG else None
+_PUBLIC_SECRET = "debug-only-and-refused-when-DEBUG-is-false-0123456789"  # noqa: S105
+_DEBUG_ONLY = _PUBLIC_SECRET if DEBUG else None
 SECRET_KEY = env.secret("SECRET_KEY", min_length=50, stand_in=_DEBUG_ONLY)
 METRICS_TOKEN = env.secret("METRICS_TOKEN", min_length=32, stand_in="")
 JWT_ALGORITHM = env.choice("JWT_ALGORITHM", "HS256", ("HS256", "RS256"))
@@ -113,7 +114,9 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "sovereigncore.ratelimit.RateLimitHeadersMiddleware",
+    "sovereigncore.middleware.MethodNotAllowedMiddleware",
     "sovereigncore.middleware.HostCheckMiddleware",
+    "sovereigncore.middleware.BodyCheckMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -145,13 +148,14 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 
 # --- Database and cache ----------------------------------------------------------------------
-DATABASE_URL = env.text("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
+DATABASE_URL = env.url(
+    "DATABASE_URL",
+    f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}",
+    r"sqlite:///\S+|postgres(ql)?://\S+",
+    "sqlite:///path or postgres://user:password@host:port/database",
+)
 WEB_THREADS = env.integer("WEB_THREADS", 100, at_least=4, at_most=1000)
-try:
-    _database = environ.Env.db_url_config(DATABASE_URL)
-except Exception as _error:  # django-environ raises several types here
-    env.problems.append(f"DATABASE_URL: {type(_error).__name__}: not a database URL")
-    _database = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+_database = environ.Env.db_url_config(DATABASE_URL)
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     _database |= {
         # A thread keeps its connection: opening one costs more than most of our queries.
@@ -168,7 +172,7 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
         # Tests use threads, and threads cannot share an in-memory database.
         "TEST": {"NAME": str(DATA_DIR / "test.sqlite3")},
     }
-elif _database["ENGINE"] == "django.db.backends.postgresql":
+else:
     _database |= {
         "OPTIONS": {
             # Never one connection a thread: threads wait on the engine most of the time, and
@@ -176,10 +180,9 @@ elif _database["ENGINE"] == "django.db.backends.postgresql":
             "pool": {"min_size": 1, "max_size": 16, "timeout": 2},
             "connect_timeout": 2,
             "application_name": "sovereigncore",
+            **_database.get("OPTIONS", {}),  # ?sslmode=… of the URL
         }
     }
-else:
-    env.problems.append("DATABASE_URL: only sqlite:// and postgres:// are supported")
 DATABASES = {"default": _database}
 
 
@@ -370,6 +373,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SERVED_BY_TLS
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600
+CSRF_FAILURE_VIEW = "sovereigncore.errors.csrf_failure"
 CSRF_TRUSTED_ORIGINS = [PUBLIC_BASE_URL]
 SILENCED_SYSTEM_CHECKS = [
     # Subdomains and the preload list bind a whole domain, which is its owner's decision.
@@ -397,4 +401,12 @@ LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"
 LOGGING_CONFIG = "sovereigncore.logs.configure"
 LOGGING = {"level": LOG_LEVEL}
 
+if not DEBUG:
+    for _name, _secret in (
+        ("SECRET_KEY", SECRET_KEY),
+        ("JWT_SIGNING_KEYS", _jwt_keys),
+        ("ENGINE_API_KEY", ENGINE_API_KEY),
+    ):
+        if _PUBLIC_SECRET in _secret:
+            env.problems.append(f"{_name}: everybody knows this one; it is for DEBUG only")
 env.finish()

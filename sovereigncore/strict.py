@@ -12,10 +12,12 @@ from typing import Any, NoReturn
 
 import orjson
 from django.conf import settings
+from django.http import HttpRequest
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser, FormParser
 
+from sovereigncore.content_type import CHARSET_REFUSED
 from sovereigncore.errors import ServiceError
 
 MAX_DEPTH = 32
@@ -39,8 +41,17 @@ class UnsupportedEncoding(ServiceError):
     default_detail = "Compressed request bodies are not accepted."
 
 
-def check_body_headers(headers: Mapping[str, str]) -> None:
-    """Refuse a body by its headers, before a byte of it is read."""
+class UnsupportedCharset(ServiceError):
+    status = 415
+    code = "unsupported_charset"
+    default_detail = "Text has to be UTF-8."
+
+
+def check_body_headers(request: HttpRequest) -> None:
+    """Raise a ServiceError for a body that its headers already rule out."""
+    headers = request.headers
+    if request.META.get(CHARSET_REFUSED):
+        raise UnsupportedCharset
     if headers.get("Transfer-Encoding"):
         raise LengthRequired
     if headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -69,7 +80,6 @@ class StrictJSONParser(BaseParser):
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
-        check_body_headers(parser_context["request"].headers)
         try:
             value = orjson.loads(stream.read())
         except orjson.JSONDecodeError as error:
@@ -82,7 +92,6 @@ class StrictFormParser(FormParser):
     """Form data for the OAuth2 token route; arrays where a scalar belongs are refused."""
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
-        check_body_headers(parser_context["request"].headers)
         form = super().parse(stream, media_type, parser_context)
         repeated = [name for name, values in form.lists() if len(values) > 1]
         if repeated:

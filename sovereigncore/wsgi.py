@@ -4,6 +4,8 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
+from sovereigncore.content_type import PlainContentType
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sovereigncore.settings")
 
-application = get_wsgi_application()
+application = PlainContentType(get_wsgi_application())

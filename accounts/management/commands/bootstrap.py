@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from accounts.identity import is_reserved, is_username
 from accounts.services import IdentityTaken, bootstrap_admin
+from accounts.validators import validate_address, validate_name
 
 
 class Command(BaseCommand):
@@ -21,8 +22,11 @@ class Command(BaseCommand):
         parser.add_argument("--email", default="admin@localhost", help="default: admin@localhost")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if not is_username(options["username"]) or is_reserved(options["username"]):
-            raise CommandError(f"{options['username']!r} is no allowed name")
+        for name, validate in (("username", validate_name), ("email", validate_address)):
+            try:
+                validate(options[name])
+            except ValidationError as error:
+                raise CommandError(f"{options[name]!r}: {error.message}") from error
         try:
             password = bootstrap_admin(username=options["username"], email=options["email"])
         except IdentityTaken as error:

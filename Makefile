@@ -1,0 +1,41 @@
+# Needs GNU make, a POSIX shell and Python 3.11, 3.12 or 3.13 (PYTHON=… names one).
+# Everything is installed into .venv; settings are read from .env and the environment.
+
+SHELL = /bin/sh
+VENV = .venv
+# For `make lock UPGRADE=--upgrade`, which takes newer versions instead of the pinned ones.
+UPGRADE =
+
+.DEFAULT_GOAL = help
+.PHONY: help run test lint bench lock clean runtime dev
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: runtime ## install, prepare and run everything; Ctrl-C stops it
+	@$(VENV)/bin/python -m scripts.run
+
+test: dev ## all tests, on SQLite and on PostgreSQL and Redis
+	@$(VENV)/bin/python -m tests.run
+
+lint: dev ## every static check
+	@sh scripts/lint.sh
+
+bench: dev ## measure what the platform costs
+	@$(VENV)/bin/python -m tests.bench
+
+lock: dev ## pin what the requirements*.in files ask for
+	@for name in requirements requirements-engine requirements-dev; do \
+		$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			$(UPGRADE) $$name.in -o $$name.txt || exit 1; \
+	done
+
+clean: ## remove what can be made again: .venv, caches, reports; never data or .env
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov reports .coverage .coverage.*
+	@find . -path ./data -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+runtime:
+	@sh scripts/venv.sh runtime
+
+dev: runtime
+	@sh scripts/venv.sh dev

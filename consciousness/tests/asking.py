@@ -1,0 +1,62 @@
+"""Asking over HTTP, and what must be so afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+from django.http import StreamingHttpResponse
+from rest_framework.test import APIClient
+
+from consciousness.admission import admission
+from consciousness.models import Query
+from tests.stub_engine import StubEngine
+
+PROCESS = "/api/v1/consciousness/process"
+QUERY = "/api/v1/consciousness/query"
+QUERIES = "/api/v1/consciousness/queries"
+STATE = "/api/v1/consciousness/state"
+STATUS = "/api/v1/consciousness/status"
+LOGOUT = "/api/v1/auth/logout"
+CAPITAL = "What is the capital of France?"
+
+
+def ask(client: APIClient, prompt: str = CAPITAL, **more: Any) -> Any:
+    return client.post(PROCESS, {"prompt": prompt, **more})
+
+
+def ask_streamed(client: APIClient, prompt: str = CAPITAL, **more: Any) -> StreamingHttpResponse:
+    response = ask(client, prompt, stream=True, **more)
+    assert response.status_code == 200, response.content
+    return cast("StreamingHttpResponse", response)
+
+
+def chunks(response: StreamingHttpResponse) -> Iterator[bytes]:
+    return cast("Iterator[bytes]", response.streaming_content)
+
+
+def event_of(chunk: bytes) -> tuple[str, Any]:
+    """The name and the data of one server-sent event."""
+    name, data, *end = chunk.split(b"\n")
+    assert name.startswith(b"event: ")
+    assert data.startswith(b"data: ")
+    assert end == [b"", b""]
+    return name[7:].decode(), json.loads(data[6:])
+
+
+def hang_up(response: StreamingHttpResponse) -> None:
+    """The client closes its connection, and the server the response.
+
+    Through the test client's own iterator: `close()` would close the database as well, which does
+    not go with a test inside a transaction.
+    """
+    response._iterator.close()  # type: ignore[attr-defined]
+
+
+def assert_nothing_runs(stub: StubEngine) -> None:
+    """No generation upstream, no slot taken, nobody waiting, no query unsettled."""
+    assert stub.wait_idle()
+    snapshot = admission.snapshot()
+    assert (snapshot["busy"], snapshot["waiting"]) == (0, 0)
+    assert list(Query.objects.active()) == []

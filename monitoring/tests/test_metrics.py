@@ -1,0 +1,185 @@
+"""What is counted: by route names and never by a caller's text, streams to their end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+from prometheus_client.parser import text_string_to_metric_families
+from rest_framework.test import APIClient
+
+from tests import environment
+from tests.stub_engine import Behaviour, StubEngine
+
+ROOT = Path(__file__).resolve().parents[2]
+CANARY = "canary-text-of-a-caller"
+PROCESS = "/api/v1/consciousness/process"
+DURATION = "sovereigncore_http_request_duration_seconds"
+
+
+def sample(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def requests(route: str, method: str, status_class: str) -> float:
+    return sample(f"{DURATION}_count", route=route, method=method, status_class=status_class)
+
+
+def seconds(route: str, method: str, status_class: str) -> float:
+    return sample(f"{DURATION}_sum", route=route, method=method, status_class=status_class)
+
+
+def exposition(client: APIClient) -> str:
+    response = client.get("/metrics")
+    assert response.status_code == 200
+    return str(response.content, "utf-8")
+
+
+def all_label_values(text: str) -> set[str]:
+    return {
+        value
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("sovereigncore_")
+        for point in family.samples
+        for value in point.labels.values()
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "counted_as"),
+    [
+        ("GET", "/live", ("live", "GET", "2xx")),
+        ("HEAD", "/live/", ("live", "HEAD", "2xx")),
+        ("POST", "/live", ("live", "POST", "4xx")),
+        ("GET", f"/{CANARY}", ("unmatched", "GET", "4xx")),
+        ("GET", f"/live?{CANARY}={CANARY}", ("live", "GET", "2xx")),
+        ("GET", f"/api/v1/consciousness/queries/{CANARY}", ("unmatched", "GET", "4xx")),
+        ("GET", PROCESS, ("process", "GET", "4xx")),
+        (CANARY.upper(), "/live", ("live", "other", "4xx")),
+        ("get", "/live", ("live", "GET", "2xx")),  # Django takes methods in capitals
+    ],
+)
+def test_requests_are_counted_by_route_method_and_class(
+    anonymous: APIClient, method: str, path: str, counted_as: tuple[str, str, str]
+) -> None:
+    before = requests(*counted_as)
+    anonymous.generic(method, path)
+    assert requests(*counted_as) == before + 1
+    assert CANARY not in str(all_label_values(exposition(anonymous))).lower()
+
+
+def test_rate_errors_and_durations_of_a_route(
+    as_alice: APIClient, anonymous: APIClient, stub: StubEngine
+) -> None:
+    kinds = [("process", "POST", status_class) for status_class in ("2xx", "4xx", "5xx")]
+    before = [requests(*kind) for kind in kinds]
+    time_before = seconds(*kinds[0])
+    as_alice.post(PROCESS, {"prompt": "Hello"})
+    as_alice.post(PROCESS, {"prompt": "Hello"})
+    as_alice.post(PROCESS, {"prompt": ""})
+    anonymous.post(PROCESS, {"prompt": "Hello"})
+    stub.behave(Behaviour.ERROR_500_WITH_SECRET)
+    as_alice.post(PROCESS, {"prompt": "Hello"})
+    counted = [requests(*kind) - earlier for kind, earlier in zip(kinds, before, strict=True)]
+    assert counted == [2, 2, 1]
+    assert 0 < seconds(*kinds[0]) - time_before < 10
+
+
+def test_a_stream_is_counted_when_it_ends_with_its_full_duration(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    kind = ("process", "POST", "2xx")
+    count, spent_s = requests(*kind), seconds(*kind)
+    in_progress = sample("sovereigncore_http_requests_in_progress")
+    stub.behave(Behaviour.SLOW, token_delay_s=0.03)
+    response = as_alice.post(PROCESS, {"prompt": "Count to 10", "stream": True})
+    assert requests(*kind) == count
+    assert sample("sovereigncore_http_requests_in_progress") == in_progress + 1
+    assert b"event: done" in b"".join(response.streaming_content)  # type: ignore[attr-defined]
+    assert requests(*kind) == count + 1
+    assert seconds(*kind) - spent_s >= 10 * 0.03
+    assert sample("sovereigncore_http_requests_in_progress") == in_progress
+
+
+def test_queries_and_tokens_are_counted(as_alice: APIClient, stub: StubEngine) -> None:
+    def counts() -> tuple[float, ...]:
+        return (
+            sample("sovereigncore_queries_total", status="completed"),
+            sample("sovereigncore_queries_total", status="failed"),
+            sample("sovereigncore_tokens_total", kind="prompt"),
+            sample("sovereigncore_tokens_total", kind="completion"),
+            sample("sovereigncore_time_to_first_token_seconds_count"),
+        )
+
+    before = counts()
+    as_alice.post(PROCESS, {"prompt": "Count to 7"})
+    stub.behave(Behaviour.LOADING_503)
+    as_alice.post(PROCESS, {"prompt": "Count to 7"})
+    assert [after - earlier for after, earlier in zip(counts(), before, strict=True)] == [
+        *(1, 1, 3, 7, 1)
+    ]
+
+
+def test_slots_and_queue_are_back_to_nothing_after_an_answer(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    as_alice.post(PROCESS, {"prompt": "Hello"})
+    assert sample("sovereigncore_slots_busy") == 0
+    assert sample("sovereigncore_queue_waiting") == 0
+
+
+def test_the_exposition_brings_the_host_up_to_date(anonymous: APIClient, stub: StubEngine) -> None:
+    families = {
+        family.name: family for family in text_string_to_metric_families(exposition(anonymous))
+    }
+    readings = {
+        point.labels["reading"]: point.value
+        for point in families["sovereigncore_host_reading"].samples
+    }
+    assert 0 < readings["memory_percent"] <= 100
+    (up,) = [
+        point.value
+        for point in families["sovereigncore_component_up"].samples
+        if point.labels["component"] == "engine"
+    ]
+    assert up == 1
+    stub.stop()
+
+
+def test_the_exposition_of_several_processes_is_their_sum(tmp_path: Path) -> None:
+    program = """
+import os, django
+django.setup()
+from monitoring import metrics
+for number in (1, 2):
+    if (child := os.fork()) == 0:
+        metrics.QUERIES.labels("completed").inc(number)
+        metrics.SLOTS_BUSY.set(number)
+        metrics.HOST_READING.labels("temp_c").set(float("nan") if number == 2 else 40.0)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+print(metrics.exposition().decode())
+"""
+    counted = tmp_path / "counted"
+    counted.mkdir()
+    variables = environment.test_environment(str(tmp_path)) | {
+        "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
+        "PROMETHEUS_MULTIPROC_DIR": str(counted),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=variables,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert 'sovereigncore_queries_total{status="completed"} 3.0' in lines
+    assert "sovereigncore_slots_busy 3.0" in lines
+    # The newest reading is that there is none any more.
+    assert 'sovereigncore_host_reading{reading="temp_c"} NaN' in lines

@@ -1,0 +1,100 @@
+"""What `gunicorn.conf.py` promises beyond serving: quiet logs, no orphans, clear refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import environment
+from tests.platform import ROOT, Platform, running_platform
+from tests.stub_engine import StubEngine
+
+_CANARY = "canary-that-must-not-be-logged"
+_GONE_WITHIN_S = 5.0
+
+
+def _send(platform: Platform, raw: str) -> bytes:
+    with socket.create_connection(("127.0.0.1", platform.port), timeout=10) as connection:
+        connection.sendall(raw.encode())
+        return connection.recv(200)
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + _GONE_WITHIN_S
+    while not holds():
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+
+
+def _refusals(platform: Platform, known: int) -> list[str]:
+    return [line for line in platform.log_lines()[known:] if "Invalid request: " in line]
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (f"GET /live?token={_CANARY} HTTP/7.1\r\nHost: localhost\r\n\r\n", b"400"),
+        (f"GET /live HTTP/1.1\r\nHost: localhost\r\nAutho rization: {_CANARY}\r\n\r\n", b"400"),
+        (f"{_CANARY}\r\n\r\n", b"400"),
+        (f"GET /{'a' * 4096}{_CANARY} HTTP/1.1\r\nHost: localhost\r\n\r\n", b"414"),
+        (f"GET /live HTTP/1.1\r\nX: {'a' * 8190}{_CANARY}\r\n\r\n", b"431"),
+    ],
+)
+def test_a_request_that_is_refused_unread_is_not_quoted_in_the_log(
+    platform: Platform, raw: str, status: bytes
+) -> None:
+    known = len(platform.log_lines())
+    assert _send(platform, raw).split()[1] == status
+    _wait_until(lambda: _refusals(platform, known) != [])
+    (line,) = _refusals(platform, known)
+    assert json.loads(line)["logger"] == "gunicorn.error"
+    assert _CANARY not in platform.log_path.read_text()
+
+
+def test_a_killed_master_leaves_no_worker_behind_that_holds_the_port(
+    live_stub: StubEngine,
+) -> None:
+    with running_platform(live_stub) as platform:
+        (worker,) = psutil.Process(platform.pid).children()
+        os.kill(platform.pid, signal.SIGKILL)
+        platform.process.wait(_GONE_WITHIN_S)
+        gone, _ = psutil.wait_procs([worker], timeout=_GONE_WITHIN_S)
+        assert gone or worker.status() == psutil.STATUS_ZOMBIE
+        socket.create_server(("127.0.0.1", platform.port)).close()
+
+
+def test_a_dead_workers_requests_in_progress_are_no_longer_counted(live_stub: StubEngine) -> None:
+    with running_platform(live_stub) as platform, platform.client() as http:
+        http.get("/live")
+        (worker,) = psutil.Process(platform.pid).children()
+        counts = Path(platform.environment["DATA_DIR"]) / "prometheus"
+        assert (counts / f"gauge_livesum_{worker.pid}.db").exists()
+        worker.kill()
+        _wait_until(lambda: not (counts / f"gauge_livesum_{worker.pid}.db").exists())
+        assert (counts / f"counter_{worker.pid}.db").exists()  # what was counted stays counted
+
+
+def test_wrong_settings_end_it_with_a_sentence(tmp_path: Path) -> None:
+    wrong = environment.test_environment(str(tmp_path), LOG_LEVEL="LOUD")
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "sovereigncore.wsgi"],
+        cwd=ROOT,
+        env={**os.environ, **wrong, "DJANGO_SETTINGS_MODULE": "sovereigncore.settings"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("SovereignCore cannot start:")
+    assert "Traceback" not in done.stderr
