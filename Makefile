@@ -16,13 +16,13 @@ run: runtime ## install, prepare and run everything; Ctrl-C stops it
 	@$(VENV)/bin/python -m scripts.run
 
 test: dev ## all tests, on SQLite and on PostgreSQL and Redis
-	@$(VENV)/bin/python -m tests.run
+	@$(VENV)/bin/python -m tests.run $(ARGS)
 
 lint: dev ## every static check
 	@sh scripts/lint.sh
 
 bench: dev ## measure what the platform costs
-	@$(VENV)/bin/python -m tests.bench
+	@$(VENV)/bin/python -m tests.bench $(ARGS)
 
 lock: dev ## pin what the requirements*.in files ask for
 	@for name in requirements requirements-engine requirements-dev; do \

@@ -55,7 +55,9 @@ if settings.API_DOCS:
     urlpatterns.append(
         route(
             "api/docs",
-            SpectacularSwaggerSplitView.as_view(url_name="schema", permission_classes=[]),
+            SpectacularSwaggerSplitView.as_view(
+                url_name="schema", authentication_classes=[], permission_classes=[]
+            ),
             "docs",
         )
     )

@@ -1,0 +1,165 @@
+"""The one permission table: what every route answers to every kind of caller, by method.
+
+A public route ignores credentials, so its answer is the same for all; where a body is needed an
+empty one is sent, and 400 or 422 means that the caller was let in. Admin pages know browser
+sessions and no tokens; everything else knows tokens and no sessions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW")
+
+# In this order: without a credential, a user, the same with scope `read` only, staff, and a user
+# who was disabled after the token was issued.
+CALLERS = ("anonymous", "user", "reader", "staff", "disabled")
+Statuses = tuple[int, int, int, int, int]
+
+
+def same(status: int) -> Statuses:
+    return (status,) * 5
+
+
+PUBLIC = same(200)
+NO_METHOD = same(405)
+READ = (401, 200, 200, 200, 401)
+NEEDS_WRITE = (401, 422, 403, 422, 401)  # let in, and the empty body refused
+NO_METHOD_FOR_USERS = (401, 405, 403, 405, 401)  # unsafe methods ask for `write` first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    path: str
+    methods: dict[str, Statuses]
+    otherwise: Statuses = NO_METHOD
+
+    def expected(self, method: str) -> Statuses:
+        return self.methods.get(method, self.otherwise)
+
+
+def page() -> dict[str, Statuses]:
+    return {"GET": PUBLIC, "HEAD": PUBLIC}
+
+
+def readable() -> dict[str, Statuses]:
+    return {"GET": READ, "HEAD": READ, "OPTIONS": READ}
+
+
+ROUTES: dict[str, Route] = {
+    "home": Route(path="/", methods=page()),
+    "to-admin": Route(path="/admin", methods={"GET": same(302), "HEAD": same(302)}),
+    "live": Route(path="/live", methods=page()),
+    "ready": Route(path="/ready", methods=page()),
+    "health": Route(path="/health", methods=page()),
+    "metrics": Route(path="/metrics", methods=page()),  # from this host, while no token is set
+    "jwks": Route(path="/.well-known/jwks.json", methods={**page(), "OPTIONS": PUBLIC}),
+    "docs": Route(path="/api/docs", methods={**page(), "OPTIONS": PUBLIC}),
+    "schema": Route(  # while API_DOCS is on
+        path="/api/schema",
+        methods=dict.fromkeys(("GET", "HEAD", "OPTIONS"), (200, 200, 200, 200, 401)),
+        otherwise=(405, 405, 405, 405, 401),
+    ),
+    "token": Route(path="/api/v1/auth/token", methods={"POST": same(400), "OPTIONS": PUBLIC}),
+    "token-refresh": Route(
+        path="/api/v1/auth/token/refresh", methods={"POST": same(400), "OPTIONS": PUBLIC}
+    ),
+    "register": Route(
+        path="/api/v1/users/register", methods={"POST": same(422), "OPTIONS": PUBLIC}
+    ),
+    "logout": Route(
+        path="/api/v1/auth/logout",
+        methods={"POST": (401, 204, 204, 204, 401), "OPTIONS": READ},
+        otherwise=(401, 405, 405, 405, 401),  # a credential that may only read may end itself
+    ),
+    "me": Route(path="/api/v1/auth/me", methods=readable(), otherwise=NO_METHOD_FOR_USERS),
+    "process": Route(
+        path="/api/v1/consciousness/process",
+        methods={
+            "POST": NEEDS_WRITE,
+            "OPTIONS": READ,
+            "GET": (401, 405, 405, 405, 401),
+            "HEAD": (401, 405, 405, 405, 401),
+        },
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "query": Route(
+        path="/api/v1/consciousness/query",
+        methods={
+            "POST": NEEDS_WRITE,
+            "OPTIONS": READ,
+            "GET": (401, 405, 405, 405, 401),
+            "HEAD": (401, 405, 405, 405, 401),
+        },
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "state": Route(
+        path="/api/v1/consciousness/state", methods=readable(), otherwise=NO_METHOD_FOR_USERS
+    ),
+    "status": Route(
+        path="/api/v1/consciousness/status", methods=readable(), otherwise=NO_METHOD_FOR_USERS
+    ),
+    "queries-list": Route(
+        path="/api/v1/consciousness/queries", methods=readable(), otherwise=NO_METHOD_FOR_USERS
+    ),
+    "queries-detail": Route(  # {query} is another user's: nobody here may see it
+        path="/api/v1/consciousness/queries/{query}",
+        methods={
+            "GET": (401, 404, 404, 404, 401),
+            "HEAD": (401, 404, 404, 404, 401),
+            "OPTIONS": READ,
+        },
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdminPage:
+    """GET, by browser session: nobody, a user, staff without further rights, a superuser."""
+
+    path: str
+    statuses: tuple[int, int, int, int]
+
+
+TO_LOGIN = (302, 302)
+
+
+def admin(path: str, staff: int, superuser: int) -> AdminPage:
+    return AdminPage(path=f"/admin/{path}", statuses=(*TO_LOGIN, staff, superuser))
+
+
+ADMIN_PAGES: dict[str, AdminPage] = {
+    "admin:index": admin("", 200, 200),
+    "admin:login": AdminPage(path="/admin/login/", statuses=(200, 200, 302, 302)),
+    "admin:logout": admin("logout/", 405, 405),
+    "admin:password_change": admin("password_change/", 200, 200),
+    "admin:password_change_done": admin("password_change/done/", 200, 200),
+    "admin:autocomplete": admin("autocomplete/", 403, 403),
+    "admin:jsi18n": admin("jsi18n/", 200, 200),
+    "admin:view_on_site": admin("r/0/{user}/", 404, 404),
+    "admin:app_list": admin("accounts/", 404, 200),
+    "admin:auth_user_password_change": admin("accounts/user/{user}/password/", 403, 200),
+    "admin:accounts_user_changelist": admin("accounts/user/", 403, 200),
+    "admin:accounts_user_add": admin("accounts/user/add/", 403, 200),
+    "admin:accounts_user_change": admin("accounts/user/{user}/change/", 403, 200),
+    "admin:accounts_user_history": admin("accounts/user/{user}/history/", 403, 200),
+    "admin:accounts_user_delete": admin("accounts/user/{user}/delete/", 403, 200),
+    "admin:accounts_session_changelist": admin("accounts/session/", 403, 200),
+    "admin:accounts_session_add": admin("accounts/session/add/", 403, 403),
+    "admin:accounts_session_change": admin("accounts/session/{session}/change/", 403, 200),
+    "admin:accounts_session_history": admin("accounts/session/{session}/history/", 403, 200),
+    "admin:accounts_session_delete": admin("accounts/session/{session}/delete/", 403, 403),
+    "admin:consciousness_query_changelist": admin("consciousness/query/", 403, 200),
+    "admin:consciousness_query_add": admin("consciousness/query/add/", 403, 403),
+    "admin:consciousness_query_change": admin("consciousness/query/{query}/change/", 403, 200),
+    "admin:consciousness_query_history": admin("consciousness/query/{query}/history/", 403, 200),
+    "admin:consciousness_query_delete": admin("consciousness/query/{query}/delete/", 403, 403),
+}
+# Django's catch-alls inside the admin have no name; each only redirects or answers 404.
+UNNAMED = {
+    r"admin/accounts/user/<path:object_id>/",
+    r"admin/accounts/session/<path:object_id>/",
+    r"admin/consciousness/query/<path:object_id>/",
+    r"admin/(?P<url>.*)$",
+}

@@ -1,0 +1,181 @@
+"""Every route stands in the permission table, and answers as the table says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.core.cache import caches
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from accounts.models import Session, User
+from accounts.services import set_active
+from conftest import PASSWORD
+from consciousness.models import Query
+from sovereigncore.tests.permission_table import (
+    ADMIN_PAGES,
+    CALLERS,
+    METHODS,
+    ROUTES,
+    UNNAMED,
+)
+from tests.stub_engine import StubEngine
+
+
+def routes(resolver: URLResolver, prefix: str = "", space: str = "") -> Iterator[tuple[str, str]]:
+    """The name, or "" for none, and the pattern of every route."""
+    for entry in resolver.url_patterns:
+        pattern = prefix + str(entry.pattern)
+        if isinstance(entry, URLPattern):
+            yield (f"{space}{entry.name}" if entry.name else ""), pattern
+        else:
+            yield from routes(entry, pattern, f"{entry.namespace}:" if entry.namespace else space)
+
+
+@pytest.fixture
+def ids(bob: User) -> dict[str, str]:
+    """Objects of somebody else than whoever asks, by the words in the table's paths."""
+    now = timezone.now()
+    query = Query.objects.create(
+        user=bob,
+        temperature=0,
+        max_tokens=1,
+        lease_expires_at=now,
+        finished_at=now,
+        status="failed",
+    )
+    session = Session.objects.create(
+        user=bob, refresh_digest=b"", scope="read", epoch=0, expires_at=now
+    )
+    return {"user": str(bob.pk), "session": str(session.pk), "query": str(query.pk)}
+
+
+@pytest.fixture
+def caller(client_of: Callable[..., APIClient], db: None) -> Callable[[str], APIClient]:
+    """A fresh client of each kind in CALLERS."""
+
+    def build(kind: str) -> APIClient:
+        if kind == "anonymous":
+            return APIClient()
+        user = User.objects.filter(username=f"a-{kind}").first() or User.objects.create_user(
+            f"a-{kind}", f"{kind}@example.org", PASSWORD, is_staff=kind == "staff"
+        )
+        if kind == "disabled":
+            set_active(user, is_active=True)
+        user.refresh_from_db()
+        client = client_of(user, scope="read" if kind == "reader" else "")
+        if kind == "disabled":
+            set_active(user, is_active=False)
+        return client
+
+    return build
+
+
+def test_every_route_is_in_the_table_and_the_table_has_no_other() -> None:
+    found = list(routes(get_resolver()))
+    assert {name for name, _ in found if name} == set(ROUTES) | set(ADMIN_PAGES)
+    assert {pattern for name, pattern in found if not name} == UNNAMED
+
+
+@pytest.mark.parametrize("kind", CALLERS)
+def test_every_route_answers_as_the_table_says(
+    kind: str, caller: Callable[[str], APIClient], ids: dict[str, str], stub: StubEngine
+) -> None:
+    client = caller(kind)
+    wrong = []
+    for name, route in ROUTES.items():
+        for method in METHODS:
+            caches["ratelimit"].clear()
+            response = client.generic(
+                method, route.path.format(**ids), "{}", content_type="application/json"
+            )
+            expected = route.expected(method)[CALLERS.index(kind)]
+            if response.status_code != expected:
+                wrong.append(f"{method} {name}: {response.status_code}, expected {expected}")
+            if name == "logout" and method == "POST":
+                client = caller(kind)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("kind", CALLERS)
+def test_a_trailing_slash_changes_nothing_and_redirects_nobody(
+    kind: str, caller: Callable[[str], APIClient], ids: dict[str, str], stub: StubEngine
+) -> None:
+    client = caller(kind)
+    wrong = []
+    for name, route in ROUTES.items():
+        if name in ("home", "to-admin", "logout"):
+            continue
+        for method in ("GET", "POST"):
+            caches["ratelimit"].clear()
+            path = route.path.format(**ids) + "/"
+            response = client.generic(method, path, "{}", content_type="application/json")
+            expected = route.expected(method)[CALLERS.index(kind)]
+            if response.status_code != expected:
+                wrong.append(f"{method} {path}: {response.status_code}, expected {expected}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("ending", ["//", "%0a", "/%0a", ".json", "%00", " "])
+@pytest.mark.parametrize("path", ["/live", "/api/v1/auth/me", "/api/v1/auth/token"])
+def test_no_other_spelling_is_a_route(as_alice: APIClient, path: str, ending: str) -> None:
+    assert as_alice.get(path + ending).status_code == 404
+
+
+def test_every_admin_page_answers_as_the_table_says(
+    alice: User, staff: User, ids: dict[str, str]
+) -> None:
+    helper = User.objects.create_user("helper", "helper@example.org", PASSWORD, is_staff=True)
+    wrong = []
+    for index, user in enumerate((None, alice, helper, staff)):
+        client = Client()
+        if user is not None:
+            client.force_login(user)
+        for name, page in ADMIN_PAGES.items():
+            response = client.get(page.path.format(**ids))
+            if response.status_code != page.statuses[index]:
+                wrong.append(f"{name} for {user}: {response.status_code}")
+    assert wrong == []
+
+
+def test_a_token_opens_no_admin_page(as_staff: APIClient) -> None:
+    assert as_staff.get("/admin/").status_code == 302
+
+
+def test_a_browser_session_opens_no_api_route(staff: User) -> None:
+    browser = Client()
+    browser.force_login(staff)
+    for name, route in ROUTES.items():
+        anonymous = route.expected("GET")[0]
+        if anonymous == 401:
+            path = route.path.format(query="0" * 36)
+            assert browser.get(path).status_code == 401, name
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("anonymous", 401), ("user", 403), ("reader", 403), ("staff", 200)]
+)
+def test_the_api_description_is_for_staff_where_docs_are_off(
+    settings: Settings, caller: Callable[[str], APIClient], kind: str, status: int
+) -> None:
+    settings.API_DOCS = False
+    assert caller(kind).get("/api/schema").status_code == status
+
+
+@pytest.mark.parametrize(
+    "authorization", ["Bearer stale", "Basic YTpi", "Bearer", "\xff", "Bearer " + "x" * 8000]
+)
+def test_public_routes_ignore_a_stale_credential(
+    anonymous: APIClient, stub: StubEngine, db: None, authorization: str
+) -> None:
+    for name, route in ROUTES.items():
+        if route.expected("GET") == (200,) * 5:
+            response = anonymous.get(route.path, HTTP_AUTHORIZATION=authorization)
+            assert response.status_code == 200, name
+    for path, status in (("auth/token", 400), ("auth/token/refresh", 400), ("users/register", 422)):
+        response = anonymous.post(f"/api/v1/{path}", {}, HTTP_AUTHORIZATION=authorization)
+        assert response.status_code == status, path
