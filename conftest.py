@@ -15,6 +15,7 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from monitoring.awareness import awareness
 from monitoring.governor import GovernorState
+from tests.hashers import CheapBCryptSHA256PasswordHasher
 from tests.log_capture import LogCapture, captured_logs
 from tests.stub_engine import StubEngine
 
@@ -112,3 +113,17 @@ def logs() -> Iterator[LogCapture]:
     """What the platform logs during the test."""
     with captured_logs() as capture:
         yield capture
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every password that is hashed during the test, checks included."""
+    encode = CheapBCryptSHA256PasswordHasher.encode
+    passwords: list[str] = []
+
+    def counting(hasher: CheapBCryptSHA256PasswordHasher, password: str, salt: str) -> str:
+        passwords.append(password)
+        return encode(hasher, password, salt)
+
+    monkeypatch.setattr(CheapBCryptSHA256PasswordHasher, "encode", counting)
+    return passwords

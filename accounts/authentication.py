@@ -40,14 +40,14 @@ class BearerAuthentication(BaseAuthentication):
             claims = tokens.read(tokens.AccessToken, text)
         except tokens.InvalidToken as error:
             raise AuthenticationFailed("The access token is not valid.") from error
-        session = Session.objects.all().find_live(claims.session_id)
-        if session is None or not claims.belong_to(session):
+        user = User.objects.of_live_session(claims.session_id)
+        if user is None or (user.id, user.session_epoch) != (claims.user_id, claims.epoch):
             raise AuthenticationFailed("The access token is not valid.")
-        request.META["AUTH_USER_ID"] = str(session.user_id)
-        return session.user, SessionCredential(
-            session_id=session.id,
+        request.META["AUTH_USER_ID"] = str(user.id)
+        return user, SessionCredential(
+            session_id=claims.session_id,
             # A role taken away takes its scope out of tokens that were issued before.
-            scopes=claims.scopes & session.user.scopes,
+            scopes=claims.scopes & user.scopes,
         )
 
     def authenticate_header(self, request: Request) -> str:

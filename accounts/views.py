@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from drf_spectacular.utils import extend_schema
-from rest_framework.permissions import AllowAny
+from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -81,8 +81,7 @@ class TokenRefreshView(PublicView):
 
 
 class LogoutView(APIView):
-    # A credential that may only read may still end itself.
-    required_scope = "read"
+    permission_classes = (IsAuthenticated,)  # whatever its scopes, a credential may end itself
 
     @extend_schema(request=None, responses={204: None})
     def post(self, request: Request) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -30,23 +31,33 @@ class StopRequested(BaseException):
 
 
 class Signals:
-    """SIGINT, SIGTERM and SIGHUP all ask for a clean end; asking once more hurries it."""
+    """SIGINT, SIGTERM, SIGHUP and a closed terminal ask for a clean end; asking again hurries it."""
 
     def __init__(self) -> None:
         self.may_raise = True  # right until there is something to stop
-        self.wants_end = False
         self.wants_end_now = False
-        self._first_s = 0.0
+        self._first_s: float | None = None
+        self._terminal: select.poll | None = None
 
     def install(self) -> None:
         signal.signal(signal.SIGINT, self._note)
         signal.signal(signal.SIGTERM, self._note)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means it
-            signal.signal(signal.SIGHUP, self._note)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup means it
+            return
+        signal.signal(signal.SIGHUP, self._note)
+        if sys.stdout.isatty():
+            self._terminal = select.poll()
+            self._terminal.register(sys.stdout, 0)
+
+    @property
+    def wants_end(self) -> bool:
+        # Of a closed terminal the kernel tells only the session's first process. Under
+        # `ssh -t host make run` that is make, which keeps it to itself.
+        return self._first_s is not None or bool(self._terminal and self._terminal.poll(0))
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
-        if not self.wants_end:
-            self.wants_end, self._first_s = True, time.monotonic()
+        if self._first_s is None:
+            self._first_s = time.monotonic()
         elif time.monotonic() - self._first_s > _DOUBLE_S:
             self.wants_end_now = True
         if self.may_raise:

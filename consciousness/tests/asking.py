@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, cast
 
 from django.http import StreamingHttpResponse
+from django.utils import timezone
 from rest_framework.test import APIClient
 
+from accounts.models import User
 from consciousness.admission import admission
-from consciousness.models import Query
+from consciousness.models import ACTIVE, Query, Status
 from tests.stub_engine import StubEngine
 
 PROCESS = "/api/v1/consciousness/process"
@@ -60,3 +63,20 @@ def assert_nothing_runs(stub: StubEngine) -> None:
     snapshot = admission.snapshot()
     assert (snapshot["busy"], snapshot["waiting"]) == (0, 0)
     assert list(Query.objects.active()) == []
+
+
+def a_query(user: User, **values: Any) -> Query:
+    """A row as the services leave it behind, completed unless `values` say otherwise."""
+    now = timezone.now()
+    known: dict[str, Any] = {
+        "status": Status.COMPLETED,
+        "model": "stub-model",
+        "temperature": 0.7,
+        "max_tokens": 500,
+        "created_at": now,
+        "lease_expires_at": now + timedelta(minutes=10),
+        **values,
+    }
+    if known["status"] not in ACTIVE:
+        known.setdefault("finished_at", known["created_at"] + timedelta(seconds=1))
+    return Query.objects.create(user=user, **known)

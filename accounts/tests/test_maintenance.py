@@ -1,0 +1,62 @@
+"""Periodic work: sessions that ended are forgotten after a while, live ones never."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.contrib.sessions.models import Session as BrowserSession
+from django.core.management import call_command
+from django.utils import timezone
+
+from accounts.maintenance import flush_sessions
+from accounts.models import Session, User
+from accounts.tests.sessions import log_in, me
+from monitoring import jobs
+
+
+def start_session(user: User, *, expires_in_days: float, revoked_days_ago: float | None) -> Session:
+    now = timezone.now()
+    return Session.objects.create(
+        user=user,
+        refresh_digest=b"x" * 32,
+        scope="read",
+        epoch=0,
+        expires_at=now + timedelta(days=expires_in_days),
+        revoked_at=None if revoked_days_ago is None else now - timedelta(days=revoked_days_ago),
+    )
+
+
+def test_ended_sessions_are_kept_a_week_and_then_deleted(alice: User, frozen_time: object) -> None:
+    kept = {
+        start_session(alice, expires_in_days=1, revoked_days_ago=None).pk,
+        start_session(alice, expires_in_days=-7, revoked_days_ago=None).pk,
+        start_session(alice, expires_in_days=1, revoked_days_ago=7).pk,
+    }
+    start_session(alice, expires_in_days=-7.01, revoked_days_ago=None)
+    start_session(alice, expires_in_days=1, revoked_days_ago=7.01)
+    start_session(alice, expires_in_days=-30, revoked_days_ago=30)
+    assert flush_sessions() == 3
+    assert set(Session.objects.values_list("pk", flat=True)) == kept
+    assert flush_sessions() == 0
+
+
+def test_browser_sessions_are_deleted_when_they_are_over(db: None) -> None:
+    now = timezone.now()
+    BrowserSession.objects.create(session_key="over", expire_date=now - timedelta(seconds=1))
+    BrowserSession.objects.create(session_key="live", expire_date=now + timedelta(hours=1))
+    assert flush_sessions() == 1
+    assert list(BrowserSession.objects.values_list("session_key", flat=True)) == ["live"]
+
+
+def test_the_worker_knows_the_job(alice: User) -> None:
+    (job,) = (job for job in jobs.all_jobs() if job.name == "flush_sessions")
+    assert job.run is flush_sessions
+    assert job.interval == timedelta(hours=1)
+
+
+def test_housekeeping_logs_nobody_out(alice: User) -> None:
+    token = log_in()["access_token"]
+    start_session(alice, expires_in_days=-30, revoked_days_ago=None)
+    call_command("housekeeping", "--now")
+    assert me(token) == 200
+    assert Session.objects.count() == 1
