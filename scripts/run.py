@@ -31,7 +31,7 @@ class StopRequested(BaseException):
 
 
 class Signals:
-    """SIGINT, SIGTERM, SIGHUP and a closed terminal ask for a clean end; asking again hurries it."""
+    """Signals and a closed terminal ask for a clean end; asking once more hurries it."""
 
     def __init__(self) -> None:
         self.may_raise = True  # right until there is something to stop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sovereigncore.environment import Environment, weakness_of_secret
+from tests.log_capture import LogCapture
 
 Read = Callable[..., Environment]
 GOOD_SECRET = "Tz4kQ9wLm2Xc7VbN1pRs8YdF3hJg6Ka0"
@@ -134,11 +134,10 @@ def test_a_line_that_is_no_assignment_is_a_problem(read: Read, line: str) -> Non
     assert "line 2: expected NAME=value" in problem_of(read(f"# one\n{line}\n"))
 
 
-def test_a_malformed_line_is_repeated_nowhere(read: Read, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG):
-        problem = problem_of(read(f"SECRET KEY = {GOOD_SECRET}\n"))
+def test_a_malformed_line_is_repeated_nowhere(read: Read, logs: LogCapture) -> None:
+    problem = problem_of(read(f"SECRET KEY = {GOOD_SECRET}\n"))
     assert GOOD_SECRET not in problem
-    assert GOOD_SECRET not in caplog.text
+    assert GOOD_SECRET not in logs.text
 
 
 def test_a_dotenv_that_is_no_text_is_a_problem(read: Read, tmp_path: Path) -> None:
