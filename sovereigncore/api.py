@@ -98,7 +98,8 @@ class JSONRenderer(renderers.BaseRenderer):
 class CursorPagination(pagination.CursorPagination):
     """`{next, previous, results}`, newest first, `limit` from 1 to 100."""
 
-    ordering = "-created_at"
+    # With the id, rows of one moment have an order too: without it pages could repeat or miss some.
+    ordering = ("-created_at", "-id")
     page_size = 20
     page_size_query_param = "limit"
     max_page_size = 100

@@ -34,4 +34,6 @@ from sovereigncore.settings import *  # noqa: E402, F403
 
 # The real hasher at its cheapest: what it costs in production is not what tests are about.
 PASSWORD_HASHERS = ["tests.hashers.CheapBCryptSHA256PasswordHasher"]
+# Each test client starts the middleware anew; hashing every static file each time took most of it.
+WHITENOISE_AUTOREFRESH = True
 INSTALLED_APPS = [*INSTALLED_APPS, "django_migration_linter"]  # noqa: F405 - for `make lint`

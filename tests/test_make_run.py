@@ -103,6 +103,13 @@ def test_a_busy_port_is_refused_by_the_name_of_its_setting(tmp_path: Path, name:
     assert f"make run {name}=" in last_line
 
 
+def test_one_port_for_two_purposes_is_refused(tmp_path: Path) -> None:
+    port = str(free_port())
+    with launched(tmp_path, PORT=port, ENGINE_PORT=port) as launcher:
+        assert launcher.process.wait(START_TIMEOUT_S) == 1
+    assert "PORT and ENGINE_PORT are the same port" in launcher.terminal
+
+
 def test_wrong_settings_are_told_without_a_traceback(tmp_path: Path) -> None:
     with launched(tmp_path, PORT="http", LOG_LEVEL="LOUD") as launcher:
         assert launcher.process.wait(START_TIMEOUT_S) == 1

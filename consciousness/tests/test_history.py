@@ -130,13 +130,13 @@ def many(alice: User) -> list[str]:
     return [str(query.id) for query in made]
 
 
-def walk(client: APIClient, *, limit: int, link: str = "next") -> list[list[str]]:
+def walk(client: APIClient, *, limit: int) -> list[list[str]]:
     pages, url = [], f"{QUERIES}?limit={limit}"
     while url:
         body = client.get(url).json()
         assert set(body) == {"next", "previous", "results"}
         pages.append([row["id"] for row in body["results"]])
-        url = body[link]
+        url = body["next"]
         assert len(pages) < 50
     return pages
 
@@ -167,12 +167,19 @@ def test_pages_stay_complete_while_new_ones_come(
     assert sorted(seen) == sorted(many)
 
 
-def test_there_is_a_way_back(as_alice: APIClient, many: list[str]) -> None:
-    first = as_alice.get(f"{QUERIES}?limit=5").json()
-    second = as_alice.get(first["next"]).json()
-    back = as_alice.get(second["previous"]).json()
-    assert [row["id"] for row in back["results"]] == [row["id"] for row in first["results"]]
-    assert first["previous"] is None
+@pytest.mark.parametrize("limit", [1, 2, 5, 12])
+def test_there_is_a_way_back(as_alice: APIClient, alice: User, limit: int) -> None:
+    for age in range(13):
+        a_query(alice, created_at=timezone.now() - timedelta(seconds=age))
+    forth = [as_alice.get(f"{QUERIES}?limit={limit}").json()]
+    while forth[-1]["next"]:
+        forth.append(as_alice.get(forth[-1]["next"]).json())
+    back = [forth[-1]]
+    while back[-1]["previous"]:
+        back.append(as_alice.get(back[-1]["previous"]).json())
+    assert [page["results"] for page in reversed(back)] == [page["results"] for page in forth]
+    assert back[-1]["results"] == forth[0]["results"]
+    assert forth[0]["previous"] is None
 
 
 def test_a_cursor_opens_nobody_elses_list(

@@ -41,6 +41,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "a lone surrogate": ("a\ud800b", "a\\ud800b"),
     "surrogates inside": ({"\udfff": ["\ud800"]}, {"\\udfff": ["\\ud800"]}),
     "a huge integer": (10**30, hex(10**30)),
+    "one that Python will not write in decimal": (10**5000, hex(10**5000)),
     "a huge integer inside": ([-(10**30)], [hex(-(10**30))]),
     "the largest integer": (2**63 - 1, 2**63 - 1),
     "no number": (float("nan"), None),

@@ -85,22 +85,37 @@ def _serve(path: Path) -> Any:
     parameters.endpoint_metrics = True
     parameters.ui = False  # a page of its own, which nobody here asked for
     parameters.verbosity = _WARNINGS_ONLY
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = usable_cpus()
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = compute_threads()
     if settings.MODEL_PATH is None:
         # A base model; instruct models bring their own template and know when to stop.
         parameters.chat_template = _TEMPLATE.read_text(encoding="utf-8")
         parameters.antiprompt = _BASE_MODEL_STOPS
     try:
-        return xllamacpp.Server(parameters)
+        server = xllamacpp.Server(parameters)
     except RuntimeError as error:  # it tells no more than that
         raise CommandError(
             f"llama.cpp could not load {path}: damaged, of an unknown architecture, or too large"
             " for this machine's memory"
         ) from error
+    # Touches the weights and the worked examples once, or the first caller would wait for it.
+    server.handle_chat_completions(
+        {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    )
+    return server
 
 
 def _alias(path: Path) -> str:
     return bundled_model.BUNDLED_NAME if settings.MODEL_PATH is None else path.stem
+
+
+def compute_threads() -> int:
+    """One CPU is left to the web server and the database.
+
+    llama.cpp's threads meet at a barrier after every layer, and one that is not scheduled holds
+    all of them: with a thread for each of two busy CPUs a generation came to a stand, where one
+    thread still made ten tokens a second.
+    """
+    return max(1, usable_cpus() - 1)
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
