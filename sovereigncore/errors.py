@@ -119,6 +119,7 @@ def _with_headers(response: HttpResponse, headers: Mapping[str, str] | None) -> 
     for name, value in (headers or {}).items():
         response[name] = value
     patch_vary_headers(response, ("Accept",))  # a page or a problem
+    response["Content-Length"] = str(len(response.content))  # middleware may answer with this too
     return response
 
 

@@ -132,6 +132,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
             headers={"Authorization": f"Bearer {env['ENGINE_API_KEY']}"},
             timeout=120,
             trust_env=False,
+            # llama.cpp ends a connection that was quiet for five seconds, also under a request.
+            limits=httpx2.Limits(max_keepalive_connections=0),
         ) as http:
             said = (folder / "engine.log").read_text(errors="replace")
             yield RunningEngine(pid=process.pid, port=port, http=http, said=said)

@@ -10,6 +10,7 @@ REQUEST_ID = "test-request-0001"
 def check_problem(response: Any, status: int, code: str, title: str) -> dict[str, Any]:
     assert response.status_code == status, response.content
     assert response["Content-Type"] == "application/problem+json"
+    assert response["Content-Length"] == str(len(response.content))
     body: dict[str, Any] = response.json()
     assert body.pop("type") == f"urn:sovereigncore:error:{code}"
     assert body.pop("title") == title
