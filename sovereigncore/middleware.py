@@ -110,6 +110,8 @@ class RequestLogMiddleware:
             address=request.META["REMOTE_ADDR"],
             **({"user_id": user} if user else {}),
         )
+        # What this thread logs next belongs to no request, or to another one.
+        structlog.contextvars.clear_contextvars()
 
 
 class _Measured:
