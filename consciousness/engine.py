@@ -21,9 +21,11 @@ from consciousness.engine_generation import Generation, Timeouts, bounded_body, 
 _MODELS_TIMEOUT_S = 1.0
 _MODELS_FRESH_S = 10.0
 _MODELS_BYTES = 1024 * 1024
-# What to ask for so that every chunk tells the tokens so far, by the server's `owned_by`.
+# What to ask for so that every chunk tells the tokens so far, by the server's `owned_by`. Without
+# progress events llama.cpp does not notice, until the whole prompt is read, that its client left:
+# a slot stayed busy for up to a minute.
 _COUNTING: dict[str, dict[str, Any]] = {
-    "llamacpp": {"timings_per_token": True},
+    "llamacpp": {"timings_per_token": True, "return_progress": True},
     "vllm": {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
 }
 

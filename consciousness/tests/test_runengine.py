@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +18,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from django.core.management import CommandError, call_command
+from pytest_django import Settings
 
+from consciousness import bundled_model
 from consciousness.management.commands import runengine
 from tests import environment, platform
 
@@ -37,9 +42,9 @@ def engine_environment(data_dir: Path, **overrides: str) -> dict[str, str]:
     }
 
 
-def refused(data_dir: Path, **overrides: str) -> str:
-    """What the command says when it does not start."""
-    done = subprocess.run(
+def run(data_dir: Path, **overrides: str) -> subprocess.CompletedProcess[str]:
+    """The command where it does not come to serve."""
+    return subprocess.run(
         [sys.executable, "manage.py", "runengine"],
         cwd=_ROOT,
         env=engine_environment(data_dir, **overrides),
@@ -48,6 +53,11 @@ def refused(data_dir: Path, **overrides: str) -> str:
         timeout=120,
         check=False,
     )
+
+
+def refused(data_dir: Path, **overrides: str) -> str:
+    """What the command says when it does not start."""
+    done = run(data_dir, **overrides)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return done.stderr.strip()
@@ -65,18 +75,58 @@ def test_a_file_that_is_no_model_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_an_engine_elsewhere_needs_none_here(tmp_path: Path) -> None:
-    assert "no engine is needed on this host" in refused(
-        tmp_path, ENGINE_URL="http://127.0.0.1:11434"
+    """That is no failure: supervisors start again what failed."""
+    done = run(tmp_path, ENGINE_URL="http://127.0.0.1:11434")
+    assert done.returncode == 0
+    assert done.stderr.strip() == (
+        "ENGINE_URL points to http://127.0.0.1:11434; no engine is needed on this host"
     )
 
 
+def test_a_local_engine_needs_a_key(settings: Settings, stop_signals: None) -> None:
+    settings.ENGINE_API_KEY = ""
+    with pytest.raises(CommandError, match="ENGINE_API_KEY is not set"):
+        call_command("runengine")
+
+
+@pytest.fixture
+def stop_signals() -> Iterator[None]:
+    """What a command run in this process leaves behind, put back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def cgroup(root: Path, inner: str, cpu_max: str) -> None:
+    (root / inner).mkdir(parents=True, exist_ok=True)
+    (root / inner / "cpu.max").write_text(cpu_max)
+
+
 def test_cpus_are_bounded_by_the_cgroup(tmp_path: Path) -> None:
-    quota = tmp_path / "cpu.max"
-    quota.write_text("100000 100000\n")
-    assert runengine.usable_cpus(quota) == 1
-    quota.write_text("max 100000\n")
-    assert runengine.usable_cpus(quota) == len(os.sched_getaffinity(0))
-    assert runengine.usable_cpus(tmp_path / "none") == len(os.sched_getaffinity(0))
+    everywhere, membership = len(os.sched_getaffinity(0)), tmp_path / "membership"
+    assert runengine.usable_cpus(tmp_path, membership) == everywhere  # no cgroup at all
+    cgroup(tmp_path, ".", "max 100000\n")
+    assert runengine.usable_cpus(tmp_path, membership) == everywhere
+    cgroup(tmp_path, ".", "100000 100000\n")
+    assert runengine.usable_cpus(tmp_path, membership) == 1
+
+
+@pytest.mark.parametrize("limited", ["system.slice/ai.service", "system.slice"])
+def test_a_services_quota_counts_and_its_slices_too(tmp_path: Path, limited: str) -> None:
+    membership = tmp_path / "membership"
+    membership.write_text("1:name=systemd:/x\n0::/system.slice/ai.service\n")
+    cgroup(tmp_path, "system.slice/ai.service", "max 100000\n")
+    cgroup(tmp_path, limited, "40000 100000\n")
+    assert runengine.usable_cpus(tmp_path, membership) == 1
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 1), (3, 2), (16, 15)])
+def test_a_cpu_is_left_to_the_others(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, threads: int
+) -> None:
+    monkeypatch.setattr(runengine, "usable_cpus", lambda: cpus)
+    assert runengine.compute_threads() == threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,21 +152,41 @@ class RunningEngine:
         text: str = self.chat(*messages)["choices"][0]["message"]["content"]
         return text
 
+    def metric(self, name: str) -> float:
+        for line in self.http.get("/metrics").text.splitlines():
+            key, _, value = line.partition(" ")
+            if key == f"llamacpp:{name}":
+                return float(value)
+        raise AssertionError(f"no metric {name}")
 
-def start(env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+
+def launch(env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "manage.py", "runengine"],
             cwd=_ROOT,
             env=env,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+
+
+def wait_until_said(words: str, process: subprocess.Popen[bytes], log: Path) -> None:
     until_s = time.monotonic() + _START_TIMEOUT_S
-    while "engine ready" not in log.read_text(errors="replace"):
+    while words not in log.read_text(errors="replace"):
         assert process.poll() is None, log.read_text(errors="replace")
         assert time.monotonic() < until_s, log.read_text(errors="replace")
-        time.sleep(0.1)
+        time.sleep(0.02)
+
+
+def start(env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    process = launch(env, log)
+    try:
+        wait_until_said("engine ready", process, log)
+    except BaseException:
+        process.kill()
+        process.wait(_STOP_TIMEOUT_S)
+        raise
     return process
 
 
@@ -142,6 +212,20 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
         code = process.wait(_STOP_TIMEOUT_S)
     assert code == 0
     assert not (folder / "engine.pid").exists()
+
+
+@contextlib.contextmanager
+def ask_raw(engine: RunningEngine, **body: Any) -> Iterator[socket.socket]:
+    """A question whose asker leaves at the end of the block, answered or not."""
+    content = json.dumps(body).encode()
+    with socket.create_connection(("127.0.0.1", engine.port), timeout=120) as connection:
+        connection.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+            b"Authorization: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            % (engine.http.headers["Authorization"].encode(), len(content))
+            + content
+        )
+        yield connection
 
 
 @pytest.mark.model
@@ -226,35 +310,55 @@ class TestTheBundledModel:
         assert set(json.loads(answer["choices"][0]["message"]["content"])) == {"city"}
 
     def test_a_caller_who_leaves_frees_the_slot(self, engine: RunningEngine) -> None:
-        body = json.dumps(
-            {
-                "messages": [{"role": "user", "content": "Tell me a long story."}],
-                "max_tokens": 4000,
-                "ignore_eos": True,
-                "stop": ["never said"],
-                "stream": True,
-            }
-        ).encode()
-        key = engine.http.headers["Authorization"]
-        connection = socket.create_connection(("127.0.0.1", engine.port), timeout=30)
-        connection.sendall(
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-            + body
-        )
-        self.wait_for_busy(engine, 1)
-        connection.close()
+        with ask_raw(
+            engine,
+            messages=[{"role": "user", "content": "Tell me a long story."}],
+            max_tokens=4000,
+            ignore_eos=True,
+            stop=["never said"],
+            stream=True,
+        ):
+            self.wait_for_busy(engine, 1)
         self.wait_for_busy(engine, 0)
 
     @staticmethod
     def wait_for_busy(engine: RunningEngine, expected: int) -> None:
-        until_s = time.monotonic() + 30
+        until_s = time.monotonic() + 60
         while time.monotonic() < until_s:
-            metrics = engine.http.get("/metrics").text
-            if f"llamacpp:requests_processing {expected}" in metrics:
+            if engine.metric("requests_processing") == expected:
                 return
             time.sleep(0.05)
         raise AssertionError(f"never {expected} requests in work")
+
+    def test_a_caller_who_leaves_while_its_prompt_is_read_frees_the_slot(
+        self, engine: RunningEngine
+    ) -> None:
+        """Only `return_progress` makes the server look: without it a prompt is read to its end."""
+        before = engine.metric("prompt_tokens_total")
+        with ask_raw(
+            engine,
+            messages=[{"role": "user", "content": " ".join(f"w{n}" for n in range(1000))}],
+            max_tokens=1,
+            stream=True,
+            return_progress=True,
+        ) as connection:
+            received = b""
+            while b'"prompt_progress"' not in received:
+                received += connection.recv(65536)
+        self.wait_for_busy(engine, 0)
+        found = re.search(rb'"prompt_progress":{"total":(\d+)', received)
+        assert found is not None
+        assert engine.metric("prompt_tokens_total") - before < int(found[1])
+
+    def test_the_callers_stop_takes_the_place_of_ours(self, engine: RunningEngine) -> None:
+        """So a client that sends `stop` has to send ours as well."""
+        question = ("user", "What is the capital of France?")
+        assert engine.says(question) == "Paris."
+        cut = engine.chat(question, stop=["ris"])["choices"][0]
+        assert cut["message"]["content"] == "Pa"
+        assert (
+            "###" in engine.chat(question, stop=["never said"])["choices"][0]["message"]["content"]
+        )
 
     def test_a_taken_port_is_one_clear_line(self, engine: RunningEngine, tmp_path: Path) -> None:
         # The model is there already, so that only the port is wrong.
@@ -271,3 +375,78 @@ class TestTheBundledModel:
         with model.open("rb") as whole:
             cut.write_bytes(whole.read(1024 * 1024))
         assert f"could not load {cut}" in refused(tmp_path, MODEL_PATH=str(cut))
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundled_model.bundled(tmp_path_factory.mktemp("model"))
+
+
+@pytest.mark.model
+@pytest.mark.xdist_group("model")
+class TestTheProcess:
+    def test_a_model_of_ones_own_keeps_its_own_template(
+        self, model_file: Path, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "my-model.gguf"
+        own.symlink_to(model_file)
+        data_dir = tmp_path / "not" / "there" / "yet"
+        env = engine_environment(data_dir, MODEL_PATH=str(own))
+        process = start(env, tmp_path / "log")
+        try:
+            said = (tmp_path / "log").read_text(errors="replace")
+            reply = httpx2.post(
+                f"http://127.0.0.1:{env['ENGINE_PORT']}/apply-template",
+                json={"messages": [{"role": "user", "content": "Hello"}]},
+                headers={"Authorization": f"Bearer {env['ENGINE_API_KEY']}"},
+                timeout=60,
+                trust_env=False,
+            )
+        finally:
+            process.send_signal(signal.SIGINT)
+            code = process.wait(_STOP_TIMEOUT_S)
+        assert code == 0
+        assert "model my-model," in said
+        # This file has none; what llama.cpp takes instead is not ours either.
+        assert reply.json()["prompt"].startswith("<|im_start|>user\nHello<|im_end|>")
+
+    def test_it_can_be_stopped_while_it_loads(self, model_file: Path, tmp_path: Path) -> None:
+        env = engine_environment(tmp_path, MODEL_PATH=str(model_file))
+        process = launch(env, tmp_path / "log")
+        try:
+            wait_until_said("loading", process, tmp_path / "log")
+            process.terminate()
+            code = process.wait(_STOP_TIMEOUT_S)
+        finally:
+            process.kill()
+        assert code == -signal.SIGTERM
+        assert "engine ready" not in (tmp_path / "log").read_text(errors="replace")
+
+    def test_it_ends_with_the_process_that_started_it(
+        self, model_file: Path, tmp_path: Path
+    ) -> None:
+        """Even with one that is killed and cannot say so."""
+        env = engine_environment(tmp_path, MODEL_PATH=str(model_file))
+        log, program = tmp_path / "log", [sys.executable, "manage.py", "runengine"]
+        starting = f"import subprocess; subprocess.Popen({program!r}).wait()"
+        with log.open("wb") as output:
+            starter = subprocess.Popen(
+                [sys.executable, "-c", starting],
+                cwd=_ROOT,
+                env=env,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            wait_until_said("engine ready", starter, log)
+            engine_pid = int((tmp_path / "engine.pid").read_text())
+        finally:
+            starter.kill()
+            starter.wait(_STOP_TIMEOUT_S)
+        until_s = time.monotonic() + _STOP_TIMEOUT_S
+        while (tmp_path / "engine.pid").exists() and time.monotonic() < until_s:
+            time.sleep(0.05)
+        has_ended = not (tmp_path / "engine.pid").exists()
+        if not has_ended:
+            os.kill(engine_pid, signal.SIGKILL)
+        assert has_ended

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
+import select
 import signal
 import socket
 import sys
@@ -19,13 +19,20 @@ from consciousness import bundled_model
 
 _HOST = "127.0.0.1"
 _TOKENS_PER_SLOT = 8192
-_PROMPT_CACHE_MIB = 256  # llama.cpp's own default is 8 GiB
-_SPARE_HTTP_THREADS = 8
+# How much of a prompt is read at once. Between two batches a leaver's slot is freed and the other
+# slots get their next token; larger ones read a prompt no faster on a CPU.
+_BATCH_TOKENS = 256
+# llama.cpp's own defaults, 8 GiB of old prompts and 32 copies of a slot's state, are for machines
+# that do nothing else.
+_PROMPT_CACHE_MIB = 256
+_CHECKPOINTS_PER_SLOT = 4
+_SPARE_HTTP_THREADS = 32
 _TEMPLATE = Path(__file__).resolve().parents[2] / "chat_template.jinja"
 # The base model does not know when to stop: at the next question, and at a blank line.
 _BASE_MODEL_STOPS = ["\n### ", "\n\n"]
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _WARNINGS_ONLY = 2  # llama.cpp's verbosity; above that it logs every request
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PARENT_CHECK_S = 1.0
 
 
 class Command(BaseCommand):
@@ -33,17 +40,24 @@ class Command(BaseCommand):
         "Serve the model on 127.0.0.1:ENGINE_PORT in the OpenAI protocol, guarded by "
         "ENGINE_API_KEY. MODEL_PATH names a GGUF file of your own; without it the bundled Gemma 3 "
         "270M is served. ENGINE_SLOTS requests run at once, each with a window of 8,192 tokens. "
-        "SIGTERM or Ctrl-C ends it."
+        "SIGTERM or Ctrl-C ends it, and so does the end of the process that started it, unless "
+        "that was nohup. Nothing is served when ENGINE_URL points elsewhere."
     )
+    # The web server's business: an engine is not to stay away for a missing mail setting.
+    requires_system_checks = ()
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # Before the model's threads exist, so that they inherit the mask and this thread gets it.
-        signals = {signal.SIGTERM, signal.SIGINT}
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        parent = os.getppid()
+        # xllamacpp holds the interpreter while it loads, so no handler of ours could run: until
+        # then the signals end the process by themselves.
+        for number in _STOP_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
         if not settings.ENGINE_IS_LOCAL:
-            raise CommandError(
+            # Success: a supervisor that starts again what failed has nothing to do here.
+            self.stderr.write(
                 f"ENGINE_URL points to {settings.ENGINE_URL}; no engine is needed on this host"
             )
+            return
         if not settings.ENGINE_API_KEY:
             raise CommandError("ENGINE_API_KEY is not set")
         try:
@@ -51,15 +65,16 @@ class Command(BaseCommand):
         except bundled_model.ModelError as error:
             raise CommandError(str(error)) from error
         _check_port(settings.ENGINE_PORT)
-        _end_with_parent()
-        server = _serve(path)
+        self.stdout.write(f"loading {path}")
+        self.stdout.flush()
         with _pid_file():
+            server = _serve(path)
             self.stdout.write(
                 f"engine ready: {server.listening_address}, model {_alias(path)},"
                 f" {settings.ENGINE_SLOTS} slots of {_TOKENS_PER_SLOT} tokens"
             )
             self.stdout.flush()
-            signal.sigwait(signals)
+            _wait_for_end(parent)
         _leave()
 
 
@@ -68,30 +83,11 @@ def _serve(path: Path) -> Any:
         import xllamacpp
     except ImportError as error:
         raise CommandError(
-            "xllamacpp is not installed: pip install -r requirements-engine.txt, or set ENGINE_URL"
+            f"xllamacpp cannot be used ({error}): pip install -r requirements-engine.txt,"
+            " or set ENGINE_URL"
         ) from error
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(path)
-    parameters.model_alias = {_alias(path)}
-    parameters.hostnames = [_HOST]
-    parameters.port = settings.ENGINE_PORT
-    parameters.api_keys = [settings.ENGINE_API_KEY]
-    parameters.n_parallel = settings.ENGINE_SLOTS
-    parameters.n_ctx = _TOKENS_PER_SLOT * settings.ENGINE_SLOTS
-    parameters.kv_unified = False  # a slot's window is its own, whatever the others hold
-    parameters.cache_ram_mib = _PROMPT_CACHE_MIB
-    # Streams hold a thread each; probes must get through beside them.
-    parameters.n_threads_http = settings.ENGINE_SLOTS + _SPARE_HTTP_THREADS
-    parameters.endpoint_metrics = True
-    parameters.ui = False  # a page of its own, which nobody here asked for
-    parameters.verbosity = _WARNINGS_ONLY
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = compute_threads()
-    if settings.MODEL_PATH is None:
-        # A base model; instruct models bring their own template and know when to stop.
-        parameters.chat_template = _TEMPLATE.read_text(encoding="utf-8")
-        parameters.antiprompt = _BASE_MODEL_STOPS
     try:
-        server = xllamacpp.Server(parameters)
+        server = xllamacpp.Server(_parameters(xllamacpp.CommonParams(), path))
     except RuntimeError as error:  # it tells no more than that
         raise CommandError(
             f"llama.cpp could not load {path}: damaged, of an unknown architecture, or too large"
@@ -102,6 +98,31 @@ def _serve(path: Path) -> Any:
         {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     )
     return server
+
+
+def _parameters(parameters: Any, path: Path) -> Any:
+    parameters.model.path = str(path)
+    parameters.model_alias = {_alias(path)}
+    parameters.hostnames = [_HOST]
+    parameters.port = settings.ENGINE_PORT
+    parameters.api_keys = [settings.ENGINE_API_KEY]
+    parameters.n_parallel = settings.ENGINE_SLOTS
+    parameters.n_ctx = _TOKENS_PER_SLOT * settings.ENGINE_SLOTS
+    parameters.kv_unified = False  # a slot's window is its own, whatever the others hold
+    parameters.n_batch = parameters.n_ubatch = _BATCH_TOKENS
+    parameters.cache_ram_mib = _PROMPT_CACHE_MIB
+    parameters.n_ctx_checkpoints = _CHECKPOINTS_PER_SLOT
+    # Streams hold a thread each; probes must get through beside them.
+    parameters.n_threads_http = settings.ENGINE_SLOTS + _SPARE_HTTP_THREADS
+    parameters.endpoint_metrics = True
+    parameters.ui = False  # a page of its own, which nobody here asked for
+    parameters.verbosity = _WARNINGS_ONLY
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = compute_threads()
+    if settings.MODEL_PATH is None:
+        # A base model; instruct models bring their own template and know when to stop.
+        parameters.chat_template = _TEMPLATE.read_text(encoding="utf-8")
+        parameters.antiprompt = _BASE_MODEL_STOPS
+    return parameters
 
 
 def _alias(path: Path) -> str:
@@ -118,15 +139,29 @@ def compute_threads() -> int:
     return max(1, usable_cpus() - 1)
 
 
-def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """CPUs that this process may use: its affinity, and its cgroup's quota where there is one."""
+def usable_cpus(
+    cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> int:
+    """CPUs that this process may use: its affinity, and the tightest quota of its cgroup (v2) and
+    those above it, where there is one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpus = allowed or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = cgroup.read_text().split()
-        if quota != "max":
-            cpus = min(cpus, max(1, round(int(quota) / int(period))))
+    for folder in _own_cgroups(cgroups, membership):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            if quota != "max":
+                cpus = min(cpus, max(1, round(int(quota) / int(period))))
     return cpus
+
+
+def _own_cgroups(cgroups: Path, membership: Path) -> list[Path]:
+    """A service's quota stands in its own folder, a container's where the tree begins for it."""
+    with contextlib.suppress(OSError):
+        for line in membership.read_text().splitlines():
+            if line.startswith("0::"):
+                inner = Path(line.removeprefix("0::").lstrip("/"))
+                return [cgroups / inner, *(cgroups / above for above in inner.parents)]
+    return [cgroups]
 
 
 def _check_port(port: int) -> None:
@@ -135,28 +170,48 @@ def _check_port(port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
+        except PermissionError as error:
+            raise CommandError(
+                f"port {port} is not for this user ({error.strerror}); set ENGINE_PORT above 1023"
+            ) from error
         except OSError as error:
             raise CommandError(
                 f"port {port} is taken ({error.strerror}); set ENGINE_PORT to another one"
             ) from error
 
 
-def _end_with_parent() -> None:
-    """Ask Linux for SIGTERM when the supervisor is killed: an engine nobody knows of would keep
-    the port and the memory. Only in the main thread of the parent, which supervisors have."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-
-
 @contextlib.contextmanager
 def _pid_file() -> Iterator[None]:
     """Where monitoring/sensors.py finds the process whose CPU time is inference."""
     path = settings.DATA_DIR / "engine.pid"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(str(os.getpid()))
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def _wait_for_end(parent: int) -> None:
+    """Return on SIGTERM and SIGINT, and when the process that started this one is gone: an engine
+    that no supervisor knows of would keep the port and the memory.
+
+    Asking for the parent is chosen over PR_SET_PDEATHSIG, which also strikes when only the thread
+    that started us ends, and not when the parent ended before we asked for it.
+    """
+    outlives_parent = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup leaves it
+    sleeper, waker = socket.socketpair()
+    with sleeper, waker:
+        waker.setblocking(False)
+        # Any of llama.cpp's threads may be the one that gets the signal, so it cannot be relied on
+        # to interrupt this one's waiting; a byte on a socket can.
+        signal.set_wakeup_fd(waker.fileno())
+        for number in _STOP_SIGNALS:
+            signal.signal(number, lambda _number, _frame: None)
+        while not select.select([sleeper], [], [], _PARENT_CHECK_S)[0]:
+            if os.getppid() != parent and not outlives_parent:
+                break
+        signal.set_wakeup_fd(-1)
 
 
 def _leave() -> None:
