@@ -244,7 +244,14 @@ def test_what_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("owned_by", "expected"),
     [
-        ("llamacpp", {"timings_per_token": True, "stream_options": {"include_usage": True}}),
+        (
+            "llamacpp",
+            {
+                "timings_per_token": True,
+                "return_progress": True,
+                "stream_options": {"include_usage": True},
+            },
+        ),
         (
             "vllm",
             {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},

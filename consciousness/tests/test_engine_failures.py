@@ -124,9 +124,13 @@ def test_an_endless_answer_is_ended_by_the_total_timeout(
 
 
 def test_an_endless_answer_is_ended_by_its_size(
-    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
+    as_alice: APIClient,
+    stub: StubEngine,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engine_generation, "_MAX_REPLY_BYTES", 100_000)
+    settings.ENGINE_TOTAL_TIMEOUT_S = 20.0
     stub.behave(Behaviour.ENDLESS)
     response = ask(as_alice, max_tokens=4096)
     assert response.status_code == 502

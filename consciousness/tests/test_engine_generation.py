@@ -155,11 +155,13 @@ def test_closing_wakes_the_reader_and_the_engine(
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_closing_counts_what_was_on_its_way(stub: StubEngine, attempt: int) -> None:
+def test_closing_counts_what_was_on_its_way(
+    stub: StubEngine, attempt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_generation, "_LAST_WORDS_S", LONG_S)
     generation = started(stub, text="Count to 100000")
     next(text for text in generation if text)
-    with takes_at_most(BOUND_S):
-        generation.close()
+    generation.close()
     assert stub.wait_idle()
     assert generation.usage.completion_tokens == stub.ledger[0].completion_tokens < 100_000
     assert not generation.usage.is_estimated
@@ -191,6 +193,17 @@ def test_closing_an_engine_that_will_not_stop_is_bounded() -> None:
         stop.set()
         thread.join(5)
     assert not thread.is_alive()
+
+
+def test_closing_an_engine_that_does_not_react_is_bounded() -> None:
+    """One that was stopped with its connections open, as by SIGSTOP."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        http = httpx2.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        generation = Generation(http, b"{}", timeouts())
+        connection, _ = listener.accept()
+        with connection, takes_at_most(BOUND_S):
+            generation.close()
+    assert readers() == []
 
 
 def test_a_slow_reader_slows_the_engine_instead_of_filling_memory(stub: StubEngine) -> None:

@@ -230,6 +230,17 @@ def test_counts_of_usage_go_before_those_of_timings() -> None:
     )
 
 
+def test_progress_in_reading_the_prompt_counts_and_is_no_text() -> None:
+    """As llama.cpp sends it before the first token, when it is asked to."""
+    progress = {
+        "choices": [{"index": 0, "delta": {"role": "assistant", "content": None}}],
+        "timings": {"cache_n": 66, "prompt_n": 2, "predicted_n": 0},
+        "prompt_progress": {"total": 72, "cache": 66, "processed": 68, "time_ms": 89},
+    }
+    (chunk,) = read(data(progress))
+    assert chunk == Chunk(text="", prompt_tokens=68, completion_tokens=0)
+
+
 def test_counts_of_timings_include_what_came_from_the_cache() -> None:
     event = delta("a", timings={"prompt_n": 4, "cache_n": 30, "predicted_n": 2})
     assert total(read(data(event))) == Usage(

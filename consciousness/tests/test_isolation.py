@@ -11,6 +11,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
+from consciousness import engine_generation
 from consciousness.models import Query, QueryContent, Status
 from consciousness.tests.asking import (
     QUERIES,
@@ -61,9 +62,10 @@ def given_up_after_one_token(client: APIClient, prompt: str) -> None:
 
 
 @pytest.fixture
-def patient(settings: Settings) -> None:
+def patient(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty share two slots, on whatever machine this runs."""
     settings.ENGINE_SLOTS, settings.QUEUE_TIMEOUT_S = 2, 60
+    monkeypatch.setattr(engine_generation, "_LAST_WORDS_S", 20.0)
 
 
 @pytest.mark.usefixtures("patient")

@@ -210,7 +210,7 @@ def test_the_engine_is_given_its_key_and_nothing_of_the_callers(
     assert "alice" not in str(record.headers) + str(record.body)
     assert set(record.body) == {
         *("model", "messages", "temperature", "max_tokens", "stream", "stream_options"),
-        "timings_per_token",
+        *("timings_per_token", "return_progress"),
     }
 
 
