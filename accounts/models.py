@@ -128,13 +128,15 @@ class SessionQuerySet(models.QuerySet["Session"]):
         return self.live().select_related("user").filter(id=session_id).first()
 
     def rotate(self, session_id: uuid.UUID, *, spent: bytes, fresh: bytes) -> bool:
-        """Exchange the refresh token in one conditional UPDATE: of many at once, one succeeds."""
-        exchanged = (
-            self.live()
-            .filter(id=session_id, refresh_digest=spent)
-            .update(refresh_digest=fresh, last_used_at=timezone.now())
-        )
-        return exchanged == 1
+        """Exchange the refresh token in one conditional UPDATE: of many at once, one succeeds.
+
+        By the row's own columns only. A condition on the user would make it `id IN (SELECT …)`,
+        and PostgreSQL asks such a subquery again of the old snapshot after waiting for the row:
+        two would succeed. Callers have asked about the user; a token of an old epoch is dead.
+        """
+        now = timezone.now()
+        own = self.filter(id=session_id, refresh_digest=spent, revoked_at__isnull=True)
+        return own.filter(expires_at__gt=now).update(refresh_digest=fresh, last_used_at=now) == 1
 
     def revoke(self) -> int:
         return self.filter(revoked_at__isnull=True).update(revoked_at=timezone.now())

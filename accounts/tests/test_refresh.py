@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -202,3 +203,12 @@ def test_of_fifty_at_once_one_wins_and_the_family_dies() -> None:
     (winner,) = (response.json() for response in responses if response.status_code == 200)
     assert me(winner["access_token"]) == me(pair["access_token"]) == 401
     check_refused(refresh(winner["refresh_token"]))
+
+
+def test_the_exchange_looks_at_nothing_but_its_own_row(alice: User) -> None:
+    """With a subquery in it two of many win on PostgreSQL, now and then."""
+    with CaptureQueriesContext(connection) as queries:
+        Session.objects.all().rotate(uuid.uuid4(), spent=b"1", fresh=b"2")
+    (update,) = (query["sql"] for query in queries if query["sql"].startswith("UPDATE"))
+    assert "SELECT" not in update
+    assert "JOIN" not in update

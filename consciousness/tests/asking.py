@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, cast
@@ -55,6 +56,14 @@ def hang_up(response: StreamingHttpResponse) -> None:
     not go with a test inside a transaction.
     """
     response._iterator.close()  # type: ignore[attr-defined]
+
+
+def wait_until_sent(stub: StubEngine, tokens: int) -> None:
+    """Until the newest generation has written so many tokens to its socket."""
+    until_s = time.monotonic() + 10
+    while stub.ledger[-1].completion_tokens < tokens:
+        assert time.monotonic() < until_s
+        time.sleep(0.002)
 
 
 def assert_nothing_runs(stub: StubEngine) -> None:

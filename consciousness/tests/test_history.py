@@ -17,7 +17,15 @@ from rest_framework.test import APIClient
 
 from accounts.models import User
 from consciousness.models import Query, QueryContent, Status
-from consciousness.tests.asking import QUERIES, a_query, ask, ask_streamed, chunks, hang_up
+from consciousness.tests.asking import (
+    QUERIES,
+    a_query,
+    ask,
+    ask_streamed,
+    chunks,
+    hang_up,
+    wait_until_sent,
+)
 from tests.stub_engine import Behaviour, StubEngine
 
 
@@ -56,6 +64,7 @@ def test_failed_and_cancelled_ones_are_listed_too(as_alice: APIClient, stub: Stu
     stub.behave(Behaviour.HANG_MID_STREAM, after_tokens=2)
     response = ask_streamed(as_alice, "Count to 9")
     next(chunks(response))
+    wait_until_sent(stub, 2)
     hang_up(response)
     stub.behave(Behaviour.LOADING_503)
     ask(as_alice)

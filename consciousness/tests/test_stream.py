@@ -19,6 +19,7 @@ from consciousness.tests.asking import (
     chunks,
     event_of,
     hang_up,
+    wait_until_sent,
 )
 from tests.log_capture import LogCapture
 from tests.stub_engine import Behaviour, StubEngine
@@ -116,6 +117,7 @@ def test_a_client_that_hangs_up_stops_the_engine_and_pays_for_what_it_sent(
     stream = chunks(response)
     for _ in range(taken):
         next(stream)
+    wait_until_sent(stub, 5)
     hang_up(response)
     assert_nothing_runs(stub)
     (record,) = stub.ledger
@@ -150,6 +152,7 @@ def test_a_response_that_nobody_began_to_read_is_cancelled_too(
 ) -> None:
     stub.behave(Behaviour.HANG_MID_STREAM, after_tokens=2)
     response = ask_streamed(as_alice, "Count to 100")
+    wait_until_sent(stub, 2)
     response.close()
     del response
     assert_nothing_runs(stub)

@@ -1,0 +1,175 @@
+"""Ending a generation from our side: at once, whatever the engine does, and with a true count."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+import orjson
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from consciousness import engine_generation
+from consciousness.engine_generation import Generation
+from consciousness.tests.generating import (
+    BOUND_S,
+    LONG_S,
+    SHORT_S,
+    a_deaf_port,
+    readers,
+    started,
+    takes_at_most,
+    timeouts,
+    wait_for_request,
+)
+from consciousness.tests.raw_server import RawServer
+from tests.log_capture import LogCapture
+from tests.stub_engine import Behaviour, StubEngine
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_generation, "_IDLE_S", 0.02)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sent"),
+    [
+        (Behaviour.HANG_BEFORE_HEADERS, 0),
+        (Behaviour.HANG_BEFORE_FIRST_TOKEN, 0),
+        (Behaviour.HANG_MID_STREAM, 2),
+    ],
+)
+def test_closing_wakes_the_reader_and_the_engine(
+    stub: StubEngine, logs: LogCapture, behaviour: Behaviour, sent: int
+) -> None:
+    stub.behave(behaviour, after_tokens=2)
+    generation = started(stub)
+    wait_for_request(stub)
+    with takes_at_most(BOUND_S):
+        generation.close()
+        assert stub.wait_idle(BOUND_S)
+    assert stub.ledger[0].disconnected
+    assert generation.usage.completion_tokens == stub.ledger[0].completion_tokens <= sent
+    assert readers() == []
+    with takes_at_most(0.1):
+        generation.close()  # a second time changes nothing
+    assert logs.events("engine_connection_failed") == []  # it is what we wanted
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_closing_counts_what_was_on_its_way(
+    stub: StubEngine, attempt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_generation, "_LAST_WORDS_S", LONG_S)
+    generation = started(stub, text="Count to 100000")
+    next(text for text in generation if text)
+    generation.close()
+    assert stub.wait_idle()
+    assert generation.usage.completion_tokens == stub.ledger[0].completion_tokens < 100_000
+    assert not generation.usage.is_estimated
+    assert readers() == []
+
+
+def test_closing_an_engine_that_will_not_stop_is_bounded() -> None:
+    """One that notices nothing and is never done sending."""
+    block = b'data: {"choices":[{"delta":{"content":"more"}}]}\n\n' * 1000
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def flood() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+                while not stop.is_set():
+                    connection.sendall(block)
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        http = httpx2.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        generation = Generation(http, b"{}", timeouts())
+        next(text for text in generation if text)
+        with takes_at_most(BOUND_S):
+            generation.close()
+        assert readers() == []
+        stop.set()
+        thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_closing_an_engine_that_does_not_react_is_bounded() -> None:
+    """One that was stopped with its connections open, as by SIGSTOP."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        http = httpx2.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        generation = Generation(http, b"{}", timeouts())
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(4)  # the request is under way
+            with takes_at_most(BOUND_S):
+                generation.close()
+    assert readers() == []
+
+
+def test_closing_while_connecting_waits_no_longer_than_connecting() -> None:
+    with a_deaf_port() as port:
+        http = httpx2.Client(base_url=f"http://127.0.0.1:{port}")
+        generation = Generation(http, b"{}", timeouts(connect_s=SHORT_S))
+        with takes_at_most(BOUND_S):
+            generation.close()
+        assert readers() == []
+
+
+def self_signed(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(server's, client's) contexts of a certificate for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "engine")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    (folder / "both.pem").write_bytes(private + pem)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "both.pem")
+    return server, ssl.create_default_context(cadata=pem.decode())
+
+
+def test_closing_wakes_a_reader_behind_tls_too(tmp_path: Path) -> None:
+    server_tls, client_tls = self_signed(tmp_path)
+    with RawServer(lambda _request: None, tls=server_tls) as server:
+        http = httpx2.Client(base_url=server.url, verify=client_tls)
+        generation = Generation(http, orjson.dumps({}), timeouts())
+        until_s = time.monotonic() + 5
+        while not server.requests:
+            assert time.monotonic() < until_s
+            assert next(iter(generation)) is None
+        with takes_at_most(BOUND_S):
+            generation.close()
+        assert readers() == []
+        assert server.hung_up.wait(BOUND_S)
