@@ -27,12 +27,11 @@ def timeouts(
     )
 
 
-def started(
-    stub: StubEngine, *, limits: Timeouts | None = None, text: str = "Count to 9"
-) -> Generation:
+def started(stub: StubEngine, *, limits: Timeouts | None = None) -> Generation:
     engine = Engine(url=stub.url, api_key=stub.api_key)
     (model,) = engine.models()
-    prompt = Prompt(messages=({"role": "user", "content": text},), temperature=0, max_tokens=4096)
+    messages = ({"role": "user", "content": "Count to 9"},)
+    prompt = Prompt(messages=messages, temperature=0, max_tokens=4096)
     return engine.generate(prompt, model=model, timeouts=limits or timeouts())
 
 

@@ -136,13 +136,14 @@ def test_what_a_fast_engine_sent_until_it_noticed_is_counted_too(
 ) -> None:
     # How long the stub takes to notice is the test machine's business, not what is tested here.
     monkeypatch.setattr(engine_generation, "_LAST_WORDS_S", 20.0)
-    response = ask_streamed(as_alice, "Count to 100000")
+    stub.behave(Behaviour.ENDLESS)
+    response = ask_streamed(as_alice)
     next(chunks(response))
     hang_up(response)
     assert_nothing_runs(stub)
     (record,) = stub.ledger
     assert record.disconnected
-    assert record.completion_tokens < 100_000
+    assert record.completion_tokens > 0
     assert Query.objects.get().completion_tokens == record.completion_tokens
 
 
