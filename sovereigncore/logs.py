@@ -20,10 +20,20 @@ import structlog
 # them) and the line breaks of Unicode (some readers of logs do).
 _CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
 _MAX_INTEGER_BITS = 63
+# What orjson would write by itself and `_encodable` writes in its own way.
+_ONLY_JSON = (
+    orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
 
 
 def _render(_logger: Any, _name: str, event: structlog.types.EventDict) -> str:
-    return orjson.dumps(_encodable(event)).decode().translate(_CONTROLS)
+    try:
+        line = orjson.dumps(event, option=_ONLY_JSON)
+    except TypeError:
+        line = orjson.dumps(_encodable(event))
+    return line.decode().translate(_CONTROLS)
 
 
 def _encodable(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 Starts the real web process (gunicorn, this repository's configuration) on SQLite with a stub
 engine in a process of its own, and drives it with kept-alive connections from this process. CPU
-time of the web process is the figure to compare: it does not depend on what else the machine does.
+time of the web process is the figure to compare, beside that of a fixed piece of Python on the same
+machine at the same time: shared machines change their speed by the minute, by half or more.
 """
 
 from __future__ import annotations
@@ -31,6 +32,15 @@ class Result:
     per_s: float
     p95_ms: float
     errors: int
+
+
+def yardstick_ms() -> float:
+    """CPU milliseconds of ten million additions in Python: how fast this machine is just now."""
+    started_s = time.process_time()
+    total = 0
+    for number in range(10_000_000):
+        total += number
+    return 1000 * (time.process_time() - started_s)
 
 
 def cpu_s(platform: Platform) -> float:
@@ -109,6 +119,7 @@ def main(arguments: list[str]) -> int:
                 ),
             ),
         ]
+        print(f"yardstick: {yardstick_ms():.0f} CPU ms for ten million additions")
         print(f"{'route':40} {'CPU ms/req':>10} {'req/s':>8} {'p95 ms':>8} {'errors':>7}")
         for name, send in routes:
             result = measure(platform, name, send, **counts)
@@ -116,6 +127,7 @@ def main(arguments: list[str]) -> int:
                 f"{result.route:40} {result.cpu_ms:10.2f} {result.per_s:8.0f}"
                 f" {result.p95_ms:8.1f} {result.errors:7d}"
             )
+        print(f"yardstick: {yardstick_ms():.0f} CPU ms")
         memory = sum(
             process.memory_info().rss
             for process in [
