@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import orjson
@@ -42,43 +42,64 @@ def first_event(events: Events, is_abandoned: Callable[[], bool]) -> str | Answe
     raise AssertionError("a stream of events ends with its answer")
 
 
-def event_stream(
-    first: str | Answer,
-    events: Events,
-    *,
-    done: Callable[[Answer], dict[str, Any]],
-    is_abandoned: Callable[[], bool],
-    is_live: Callable[[], bool],
-    request_id: str,
-) -> Iterator[bytes]:
-    """The bytes of the response. Ends early, cancelling the query, when the client has gone."""
-    written_s = checked_s = time.monotonic()
-    try:
-        item: str | Answer | None = first
-        while not isinstance(item, Answer):
-            now = time.monotonic()
-            if is_abandoned():
-                return
-            if now - checked_s > RECHECK_S:
-                checked_s = now
-                _check_credential(is_live)
-            if item:
-                written_s = now
-                yield event("token", {"text": item})
-            elif now - written_s > HEARTBEAT_S:
-                written_s = now
-                yield b": still working\n\n"
-            item = next(events)
-        yield event("done", done(item))
-    except (ServiceError, OperationalError, InterfaceError) as error:
-        yield event("error", _problem(error, request_id))
-    except CallerGone:
-        return
-    except Exception as error:  # too late for the 500 that it is
-        log.exception("unhandled_error")
-        yield event("error", _problem(error, request_id))
-    finally:
-        events.close()
+class EventStream:
+    """The bytes of the response. Ends early, cancelling the query, when the client has gone.
+
+    Closing it cancels the query also when nobody began to read: a generator that was never begun
+    has no `finally` to run.
+    """
+
+    def __init__(
+        self,
+        first: str | Answer,
+        events: Events,
+        *,
+        done: Callable[[Answer], dict[str, Any]],
+        is_abandoned: Callable[[], bool],
+        is_live: Callable[[], bool],
+        request_id: str,
+    ) -> None:
+        self._events = events
+        self._done = done
+        self._is_abandoned = is_abandoned
+        self._is_live = is_live
+        self._request_id = request_id
+        self._bytes = self._written(first)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._bytes
+
+    def close(self) -> None:
+        self._bytes.close()
+        self._events.close()
+
+    def _written(self, item: str | Answer | None) -> Generator[bytes]:
+        written_s = checked_s = time.monotonic()
+        try:
+            while not isinstance(item, Answer):
+                now = time.monotonic()
+                if self._is_abandoned():
+                    return
+                if now - checked_s > RECHECK_S:
+                    checked_s = now
+                    _check_credential(self._is_live)
+                if item:
+                    written_s = now
+                    yield event("token", {"text": item})
+                elif now - written_s > HEARTBEAT_S:
+                    written_s = now
+                    yield b": still working\n\n"
+                item = next(self._events)
+            yield event("done", self._done(item))
+        except (ServiceError, OperationalError, InterfaceError) as error:
+            yield event("error", _problem(error, self._request_id))
+        except CallerGone:
+            return
+        except Exception as error:  # too late for the 500 that it is
+            log.exception("unhandled_error")
+            yield event("error", _problem(error, self._request_id))
+        finally:
+            self._events.close()
 
 
 def _check_credential(is_live: Callable[[], bool]) -> None:

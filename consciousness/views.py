@@ -90,7 +90,7 @@ def _stream(request: Request, ask: services.Ask) -> HttpResponseBase:
         return whole
 
     response = StreamingHttpResponse(
-        sse.event_stream(
+        sse.EventStream(
             first,
             events,
             done=done,

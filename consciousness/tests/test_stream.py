@@ -155,7 +155,6 @@ def test_a_response_that_nobody_began_to_read_is_cancelled_too(
     response = ask_streamed(as_alice, "Count to 100")
     wait_until_sent(stub, 2)
     response.close()
-    del response
     assert_nothing_runs(stub)
     (record,) = stub.ledger
     assert record.disconnected
