@@ -9,8 +9,9 @@ class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
-        from accounts import authentication  # noqa: F401 - registers its OpenAPI extension
-        from accounts.maintenance import flush_sessions
-        from monitoring import jobs
+        from accounts import actions, authentication  # noqa: F401 - registers its OpenAPI extension
+        from accounts.maintenance import flush_credentials
+        from monitoring import audit, jobs
 
-        jobs.register("flush_sessions", flush_sessions, interval=timedelta(hours=1))
+        audit.register(actions.ACTIONS)
+        jobs.register("flush_credentials", flush_credentials, interval=timedelta(hours=1))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.utils import timezone
 from rest_framework import serializers
 
-from accounts.models import User
+from accounts.models import APIKey, Session, User
 from accounts.validators import MAX_ADDRESS_LENGTH, validate_address, validate_name
-from sovereigncore.strict import StrictCharField, StrictSerializer
+from sovereigncore.strict import StrictCharField, StrictDateTimeField, StrictSerializer
 
 _WORD = r"[\x21\x23-\x5b\x5d-\x7e]+"  # RFC 6749, section 3.3
 _SCOPE = rf"({_WORD}( {_WORD})*)?"
@@ -88,3 +90,59 @@ class MeResponse(serializers.ModelSerializer[User]):
     def get_scopes(self, user: User) -> list[str]:
         """Those of the credential in use, which may be fewer than the account's."""
         return sorted(self.context["request"].auth.scopes)
+
+
+class SessionResponse(serializers.ModelSerializer[Session]):
+    scopes = serializers.SerializerMethodField()
+    current = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Session
+        fields = (
+            *("id", "created_at", "last_used_at", "expires_at"),
+            *("address", "agent", "scopes", "current"),
+        )
+
+    def get_scopes(self, session: Session) -> list[str]:
+        return session.scope.split()
+
+    def get_current(self, session: Session) -> bool:
+        """Whether it is the session that asks."""
+        return getattr(self.context["request"].auth, "session_id", None) == session.id
+
+
+class KeyRequest(StrictSerializer):
+    name = StrictCharField(max_length=100)
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(["read", "write", "admin"]), min_length=1, max_length=3
+    )
+    expires_at = StrictDateTimeField(required=False, allow_null=True, default=None)
+
+    def validate_scopes(self, value: list[str]) -> frozenset[str]:
+        return frozenset(value)
+
+    def validate_expires_at(self, value: datetime | None) -> datetime | None:
+        if value is not None and value <= timezone.now():
+            raise serializers.ValidationError("This is in the past.")
+        return value
+
+
+class KeyResponse(serializers.ModelSerializer[APIKey]):
+    scopes = serializers.SerializerMethodField()
+
+    class Meta:
+        model = APIKey
+        fields = (
+            *("id", "name", "hint", "scopes"),
+            *("created_at", "expires_at", "last_used_at", "revoked_at"),
+        )
+
+    def get_scopes(self, key: APIKey) -> list[str]:
+        return key.scope.split()
+
+
+class CreatedKeyResponse(KeyResponse):
+    key = serializers.CharField()
+
+    class Meta(KeyResponse.Meta):
+        fields = (*KeyResponse.Meta.fields, "key")  # type: ignore[assignment]

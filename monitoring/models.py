@@ -1,4 +1,4 @@
-"""Leases of periodic jobs: which worker runs a job now, and when it is due again."""
+"""Leases of periodic jobs, and the audit trail's rows."""
 
 from __future__ import annotations
 
@@ -51,3 +51,28 @@ class JobLease(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class AuditEvent(models.Model):
+    """One deed. Rows are only ever added: triggers in the database refuse the rest.
+
+    Whom it is about is an id and no foreign key: the row outlives the person's data.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    at = models.DateTimeField()
+    action = models.CharField(max_length=64)
+    actor_id = models.UUIDField(null=True)
+    subject_id = models.CharField(max_length=64, blank=True, default="")
+    detail = models.JSONField(default=dict)
+    request_id = models.CharField(max_length=64, blank=True, default="")
+    digest = models.BinaryField(max_length=32)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["actor_id", "-id"], name="audit_by_actor"),
+            models.Index(fields=["subject_id", "-id"], name="audit_by_subject"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M:%S} {self.action}"

@@ -28,6 +28,7 @@ secret() {
 production() {
     env ENV_FILE=/dev/null DEBUG=false DATA_DIR=data \
         SECRET_KEY="$(secret)" JWT_SIGNING_KEYS="lint:$(secret)" ENGINE_API_KEY="$(secret)" \
+        AUDIT_KEY="$(secret)" \
         METRICS_TOKEN="$(secret)" PUBLIC_BASE_URL=https://ai.clinic.internal \
         TRUSTED_PROXIES=127.0.0.1 "$@"
 }

@@ -30,6 +30,7 @@ ALLOWED_HOSTS=127.0.0.1,localhost,[::1]
 
 SECRET_KEY={secret_key}
 JWT_SIGNING_KEYS=k1:{signing_key}
+AUDIT_KEY={audit_key}
 ENGINE_API_KEY={engine_key}
 """
 
@@ -51,6 +52,7 @@ def write_env(path: Path) -> bool:
     text = _TEMPLATE.format(
         secret_key=secrets.token_hex(32),
         signing_key=secrets.token_hex(32),
+        audit_key=secrets.token_hex(32),
         engine_key=secrets.token_hex(24),
     )
     # mkstemp gives mode 600 whatever the umask.

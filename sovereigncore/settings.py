@@ -71,6 +71,7 @@ for _proxy in env.words("TRUSTED_PROXIES"):
 _PUBLIC_SECRET = "debug-only-and-refused-when-DEBUG-is-false-0123456789"  # noqa: S105
 _DEBUG_ONLY = _PUBLIC_SECRET if DEBUG else None
 SECRET_KEY = env.secret("SECRET_KEY", min_length=50, stand_in=_DEBUG_ONLY)
+AUDIT_KEY = env.secret("AUDIT_KEY", min_length=32, stand_in=_DEBUG_ONLY)
 METRICS_TOKEN = env.secret("METRICS_TOKEN", min_length=32, stand_in="")
 JWT_ALGORITHM = env.choice("JWT_ALGORITHM", "HS256", ("HS256", "RS256"))
 _jwt_keys = env.secret(
@@ -404,6 +405,7 @@ if not DEBUG:
     for _name, _secret in (
         ("SECRET_KEY", SECRET_KEY),
         ("JWT_SIGNING_KEYS", _jwt_keys),
+        ("AUDIT_KEY", AUDIT_KEY),
         ("ENGINE_API_KEY", ENGINE_API_KEY),
     ):
         if _PUBLIC_SECRET in _secret:

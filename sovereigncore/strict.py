@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import orjson
 from django.conf import settings
 from django.http import HttpRequest
+from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser, FormParser
@@ -136,6 +138,33 @@ class StrictBooleanField(serializers.BooleanField):
         if not isinstance(data, bool):
             self.fail("invalid")
         return data
+
+
+class StrictDateTimeField(serializers.DateTimeField):
+    """A moment with its offset, as RFC 3339 writes it: without one it would be anybody's guess."""
+
+    default_error_messages = {"no_offset": "Write the offset too: 2026-01-31T12:00:00Z."}
+
+    def to_internal_value(self, value: Any) -> datetime:
+        if not isinstance(value, str):
+            self.fail("invalid", format="RFC 3339")
+        moment = parse_datetime_strictly(value)
+        if moment is None:
+            self.fail("invalid", format="RFC 3339")
+        if moment.utcoffset() is None:
+            self.fail("no_offset")
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError:
+            self.fail("invalid", format="RFC 3339")
+
+
+def parse_datetime_strictly(text: str) -> datetime | None:
+    """Django's, with None for what has the form and is no moment: the 30th of February."""
+    try:
+        return parse_datetime(text)
+    except ValueError:
+        return None
 
 
 class StrictSerializer(serializers.Serializer[Any]):

@@ -37,6 +37,22 @@ urlpatterns = [
     route(f"{API}auth/token/refresh", accounts.TokenRefreshView.as_view(), "token-refresh"),
     route(f"{API}auth/logout", accounts.LogoutView.as_view(), "logout"),
     route(f"{API}auth/me", accounts.MeView.as_view(), "me"),
+    route(
+        f"{API}auth/sessions",
+        accounts.SessionViewSet.as_view({"get": "list", "delete": "end_all"}),
+        "sessions",
+    ),
+    route(
+        f"{API}auth/sessions/<uuid:pk>",
+        accounts.SessionViewSet.as_view({"delete": "end"}),
+        "session",
+    ),
+    route(f"{API}keys", accounts.KeyViewSet.as_view({"get": "list", "post": "create"}), "keys"),
+    route(
+        f"{API}keys/<uuid:pk>",
+        accounts.KeyViewSet.as_view({"get": "retrieve", "delete": "revoke"}),
+        "key",
+    ),
     route(f"{API}users/register", accounts.RegisterView.as_view(), "register"),
     route(f"{API}consciousness/process", consciousness.ProcessView.as_view(), "process"),
     route(f"{API}consciousness/query", consciousness.QueryView.as_view(), "query"),

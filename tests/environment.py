@@ -16,6 +16,7 @@ def test_environment(data_dir: str, **overrides: str) -> dict[str, str]:
         "DEBUG": "false",
         "SECRET_KEY": _SECRET,
         "JWT_SIGNING_KEYS": f"t1:{_SECRET}",
+        "AUDIT_KEY": _SECRET[:48],
         "ENGINE_API_KEY": _SECRET[:40],
         "DATA_DIR": data_dir,
         "REGISTRATION_MODE": "open",

@@ -8,7 +8,7 @@ from django.contrib.sessions.models import Session as BrowserSession
 from django.core.management import call_command
 from django.utils import timezone
 
-from accounts.maintenance import flush_sessions
+from accounts.maintenance import flush_credentials
 from accounts.models import Session, User
 from accounts.tests.sessions import log_in, me
 from monitoring import jobs
@@ -35,22 +35,22 @@ def test_ended_sessions_are_kept_a_week_and_then_deleted(alice: User, frozen_tim
     start_session(alice, expires_in_days=-7.01, revoked_days_ago=None)
     start_session(alice, expires_in_days=1, revoked_days_ago=7.01)
     start_session(alice, expires_in_days=-30, revoked_days_ago=30)
-    assert flush_sessions() == 3
+    assert flush_credentials() == 3
     assert set(Session.objects.values_list("pk", flat=True)) == kept
-    assert flush_sessions() == 0
+    assert flush_credentials() == 0
 
 
 def test_browser_sessions_are_deleted_when_they_are_over(db: None) -> None:
     now = timezone.now()
     BrowserSession.objects.create(session_key="over", expire_date=now - timedelta(seconds=1))
     BrowserSession.objects.create(session_key="live", expire_date=now + timedelta(hours=1))
-    assert flush_sessions() == 1
+    assert flush_credentials() == 1
     assert list(BrowserSession.objects.values_list("session_key", flat=True)) == ["live"]
 
 
 def test_the_worker_knows_the_job(alice: User) -> None:
-    (job,) = (job for job in jobs.all_jobs() if job.name == "flush_sessions")
-    assert job.run is flush_sessions
+    (job,) = (job for job in jobs.all_jobs() if job.name == "flush_credentials")
+    assert job.run is flush_credentials
     assert job.interval == timedelta(hours=1)
 
 

@@ -25,7 +25,10 @@ PUBLIC = same(200)
 NO_METHOD = same(405)
 READ = (401, 200, 200, 200, 401)
 NEEDS_WRITE = (401, 422, 403, 422, 401)  # let in, and the empty body refused
+DONE = (401, 204, 403, 204, 401)
 NO_METHOD_FOR_USERS = (401, 405, 403, 405, 401)  # unsafe methods ask for `write` first
+
+NOT_READABLE = dict.fromkeys(("GET", "HEAD"), (401, 405, 405, 405, 401))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +75,38 @@ ROUTES: dict[str, Route] = {
         methods={"POST": (401, 204, 204, 204, 401), "OPTIONS": READ},
         otherwise=(401, 405, 405, 405, 401),  # a credential that may only read may end itself
     ),
+    "sessions": Route(
+        path="/api/v1/auth/sessions",
+        methods={**readable(), "DELETE": DONE},
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "session": Route(  # {session} is another user's
+        path="/api/v1/auth/sessions/{session}",
+        methods={"DELETE": (401, 404, 403, 404, 401), "OPTIONS": READ, **NOT_READABLE},
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "keys": Route(
+        path="/api/v1/keys",
+        methods={**readable(), "POST": NEEDS_WRITE},
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "key": Route(  # {key} is another user's
+        path="/api/v1/keys/{key}",
+        methods={
+            "GET": (401, 404, 404, 404, 401),
+            "HEAD": (401, 404, 404, 404, 401),
+            "DELETE": (401, 404, 403, 404, 401),
+            "OPTIONS": READ,
+        },
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
     "me": Route(path="/api/v1/auth/me", methods=readable(), otherwise=NO_METHOD_FOR_USERS),
     "process": Route(
         path="/api/v1/consciousness/process",
         methods={
             "POST": NEEDS_WRITE,
             "OPTIONS": READ,
-            "GET": (401, 405, 405, 405, 401),
-            "HEAD": (401, 405, 405, 405, 401),
+            **NOT_READABLE,
         },
         otherwise=NO_METHOD_FOR_USERS,
     ),
@@ -88,8 +115,7 @@ ROUTES: dict[str, Route] = {
         methods={
             "POST": NEEDS_WRITE,
             "OPTIONS": READ,
-            "GET": (401, 405, 405, 405, 401),
-            "HEAD": (401, 405, 405, 405, 401),
+            **NOT_READABLE,
         },
         otherwise=NO_METHOD_FOR_USERS,
     ),

@@ -1,8 +1,7 @@
-"""What one can do with accounts: log in, refresh, log out, register, bootstrap."""
+"""Sessions: log in, refresh, log out."""
 
 from __future__ import annotations
 
-import secrets
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,15 +9,14 @@ from datetime import timedelta
 import structlog
 from django.conf import settings
 from django.contrib.auth import authenticate
-from django.db import IntegrityError, transaction
+from django.db import transaction
+from django.db.models import F
 from django.http import HttpRequest
 from django.utils import timezone
 
 from accounts import tokens
-from accounts.identity import canonical
 from accounts.models import Session, User
-from monitoring import metrics
-from monitoring.models import JobLease
+from monitoring import audit, metrics
 from sovereigncore.api import ServiceError
 
 _MAX_AGENT_LENGTH = 200
@@ -38,18 +36,6 @@ class InvalidScope(ServiceError):
     status = 400
     code = "invalid_scope"
     default_detail = "The account does not hold a scope that was asked for."
-
-
-class RegistrationClosed(ServiceError):
-    status = 403
-    code = "registration_closed"
-    default_detail = "Registration is closed on this server. Ask its operator for an account."
-
-
-class IdentityTaken(ServiceError):
-    status = 409
-    code = "identity_taken"
-    default_detail = "That name or address is taken."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +60,14 @@ def log_in(*, request: HttpRequest, username: str, password: str, scope: str | N
     wanted = frozenset(scope.split()) if scope else user.scopes
     if not wanted <= user.scopes:
         raise InvalidScope
-    pair = _start_session(user, wanted, request)
+    pair = start_session(user, wanted, request)
     metrics.LOGINS.labels("ok").inc()
     log.info("login", user_id=str(user.id), address=request.META["REMOTE_ADDR"])
     return pair
 
 
-def _start_session(user: User, scopes: frozenset[str], request: HttpRequest) -> TokenPair:
+def start_session(user: User, scopes: frozenset[str], request: HttpRequest) -> TokenPair:
+    """Tokens of a new session for somebody who has proved to be `user`."""
     now = timezone.now()
     session = Session(
         user=user,
@@ -97,6 +84,7 @@ def _start_session(user: User, scopes: frozenset[str], request: HttpRequest) -> 
     with transaction.atomic():
         session.save(force_insert=True)
         User.objects.filter(pk=user.pk).update(last_login=now)
+        audit.record("session.begun", actor_id=user.id, subject_id=session.id)
     return pair
 
 
@@ -132,73 +120,24 @@ def refresh(*, refresh_token: str, scope: str | None = None) -> TokenPair:
     if not Session.objects.rotate(
         session.id, spent=tokens.digest(claims.token_id), fresh=tokens.digest(fresh_id)
     ):
-        Session.objects.filter(id=session.id).revoke()
+        with transaction.atomic():
+            if Session.objects.filter(pk=session.pk).revoke():
+                audit.record("session.replayed", actor_id=None, subject_id=session.id)
         log.warning("refresh_token_replayed", user_id=str(session.user_id))
         raise InvalidGrant("The refresh token is not valid.")
     return pair
 
 
-def log_out(session_id: uuid.UUID) -> None:
+def end_session(session: Session) -> None:
     """End a session. Its access tokens are refused from the next request on, everywhere."""
-    Session.objects.filter(id=session_id).revoke()
-
-
-def register(*, username: str, email: str, password: str, full_name: str) -> User:
-    """Create an account. Raises RegistrationClosed, or IdentityTaken naming the field."""
-    if settings.REGISTRATION_MODE != "open":
-        raise RegistrationClosed
-    user = User(username=username, email=email, full_name=full_name)
-    user.set_password(password)  # slow, so before the transaction: SQLite's writers are one
-    try:
-        with transaction.atomic():
-            user.save(force_insert=True)
-    except IntegrityError as error:
-        raise IdentityTaken(errors=_taken_fields(username, email)) from error
-    metrics.REGISTRATIONS.inc()
-    log.info("registered", user_id=str(user.id))
-    return user
-
-
-def _taken_fields(username: str, email: str) -> dict[str, list[str]]:
-    """Which of the two it was: asked only after the database refused."""
-    taken = {}
-    if User.objects.filter(username_canonical=canonical(username)).exists():
-        taken["username"] = ["This name is taken."]
-    if User.objects.filter(email_canonical=canonical(email)).exists():
-        taken["email"] = ["This address is taken."]
-    return taken
-
-
-def set_active(user: User, *, is_active: bool) -> None:
-    """Enable or disable an account. Disabling ends its sessions at their next request."""
     with transaction.atomic():
-        locked = User.objects.select_for_update().get(pk=user.pk)
-        locked.is_active = is_active
-        locked.token_epoch += 1
-        locked.save(update_fields=["is_active", "token_epoch"])
+        if Session.objects.filter(pk=session.pk).revoke():
+            audit.record("session.ended", actor_id=session.user_id, subject_id=session.id)
 
 
-def bootstrap_admin(*, username: str, email: str) -> str | None:
-    """Make the first administrator and return the random password; None when there is one.
-
-    Thirty at once make one: each waits for the row that the first one locked.
-    """
-    password = secrets.token_urlsafe(18)
-    admin = User(username=username, email=email, is_staff=True, is_superuser=True)
-    admin.set_password(password)  # slow, so before the lock
-    try:
-        with transaction.atomic():
-            _wait_for_turn("accounts.bootstrap")
-            if User.objects.filter(is_superuser=True).exists():
-                return None
-            admin.save(force_insert=True)
-    except IntegrityError as error:
-        raise IdentityTaken(errors=_taken_fields(username, email)) from error
-    return password
-
-
-def _wait_for_turn(name: str) -> None:
-    """Hold a row lock until the transaction ends; SQLite's transactions hold one anyway."""
-    now = timezone.now()
-    JobLease.objects.get_or_create(name=name, defaults={"due_at": now, "expires_at": now})
-    JobLease.objects.select_for_update().get(name=name)
+def end_all_sessions(user: User, *, actor_id: uuid.UUID | None) -> None:
+    """Sign out everywhere: of what was issued until now nothing holds."""
+    with transaction.atomic():
+        User.objects.filter(pk=user.pk).update(token_epoch=F("token_epoch") + 1)
+        Session.objects.for_user(user).revoke()
+        audit.record("user.signed_out", actor_id=actor_id, subject_id=user.id)

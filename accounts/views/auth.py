@@ -1,4 +1,4 @@
-"""The account routes of the API. Views parse, limit, call a service and answer."""
+"""Logging in and out. Views parse, limit, call a service and answer."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ from typing import Any
 
 from django.conf import settings
 from drf_spectacular.utils import extend_schema
-from rest_framework.permissions import AllowAny, IsAuthenticated
+from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import services, tokens
-from accounts.models import User
-from accounts.serializers import (
-    MeResponse,
-    RefreshRequest,
-    RegisterRequest,
-    TokenRequest,
-    TokenResponse,
-    UserResponse,
-)
+from accounts.authentication import SessionCredential
+from accounts.models import APIKey, Session, User
+from accounts.serializers import MeResponse, RefreshRequest, TokenRequest, TokenResponse
+from accounts.views.public import PublicView
 from sovereigncore import ratelimit
 from sovereigncore.api import ServiceError
 from sovereigncore.strict import StrictFormParser, StrictJSONParser
@@ -32,14 +27,7 @@ class UnsupportedGrantType(ServiceError):
     default_detail = "grant_type must be password or refresh_token."
 
 
-class PublicView(APIView):
-    """No account needed; a stale Authorization header is not even looked at."""
-
-    authentication_classes = ()
-    permission_classes = (AllowAny,)
-
-
-def _token_response(pair: services.TokenPair) -> Response:
+def token_response(pair: services.TokenPair) -> Response:
     headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}  # RFC 6749, section 5.1
     return Response(TokenResponse(pair).data, headers=headers)
 
@@ -54,14 +42,14 @@ class TokenView(PublicView):
         form.is_valid(raise_exception=True)
         given: dict[str, Any] = form.validated_data
         if given["grant_type"] == "refresh_token":
-            return _token_response(
+            return token_response(
                 services.refresh(refresh_token=given["refresh_token"], scope=given.get("scope"))
             )
         if given["grant_type"] != "password":
             raise UnsupportedGrantType
         # Before any hashing, which is what an attacker would make us do.
         ratelimit.enforce(request._request, group="auth", rate=settings.RATE_LIMIT_AUTH)
-        return _token_response(
+        return token_response(
             services.log_in(
                 request=request._request,
                 username=given["username"],
@@ -77,7 +65,7 @@ class TokenRefreshView(PublicView):
         """Exchange a refresh token. The old one is spent; using it again ends the session."""
         form = RefreshRequest(data=request.data)
         form.is_valid(raise_exception=True)
-        return _token_response(services.refresh(**form.validated_data))
+        return token_response(services.refresh(**form.validated_data))
 
 
 class LogoutView(APIView):
@@ -85,8 +73,15 @@ class LogoutView(APIView):
 
     @extend_schema(request=None, responses={204: None})
     def post(self, request: Request) -> Response:
-        """End this session: its access token is refused from now on, too."""
-        services.log_out(request.auth.session_id)  # type: ignore[union-attr]
+        """End this credential: the session with its tokens, or the API key."""
+        assert isinstance(request.user, User)
+        credential = request.auth
+        if isinstance(credential, SessionCredential):
+            own = Session.objects.for_user(request.user)
+            services.end_session(own.get(pk=credential.session_id))
+        else:
+            keys = APIKey.objects.for_user(request.user)
+            services.revoke_key(keys.get(pk=credential.key_id), actor_id=request.user.id)  # type: ignore[union-attr]
         return Response(status=204)
 
 
@@ -96,17 +91,6 @@ class MeView(APIView):
         """Who is asking, and what this credential may do."""
         assert isinstance(request.user, User)  # HasScope lets nobody else in
         return Response(MeResponse(request.user, context={"request": request}).data)
-
-
-class RegisterView(PublicView):
-    @extend_schema(request=RegisterRequest, responses={201: UserResponse})
-    def post(self, request: Request) -> Response:
-        """Create an account, where the operator has opened registration."""
-        ratelimit.enforce(request._request, group="register", rate=settings.RATE_LIMIT_REGISTER)
-        form = RegisterRequest(data=request.data)
-        form.is_valid(raise_exception=True)
-        user = services.register(**form.validated_data)
-        return Response(UserResponse(user).data, status=201)
 
 
 class JWKSView(PublicView):

@@ -1,0 +1,14 @@
+"""The audit trail's words for what happens to accounts."""
+
+ACTIONS = {
+    "user.registered": "An account was made by its owner.",
+    "user.bootstrapped": "The first administrator was made by the operator.",
+    "user.enabled": "An account was enabled.",
+    "user.disabled": "An account was disabled; its sessions ended.",
+    "user.signed_out": "All sessions of an account were ended.",
+    "session.begun": "Somebody logged in.",
+    "session.ended": "A session was ended.",
+    "session.replayed": "A spent refresh token came back; its session was ended.",
+    "key.created": "An API key was made.",
+    "key.revoked": "An API key was revoked.",
+}

@@ -1,0 +1,86 @@
+"""Who may use the platform."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, ClassVar
+
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.db import models
+from django.utils import timezone
+
+from accounts.identity import canonical
+
+
+class UserManager(BaseUserManager["User"]):
+    def create_user(self, username: str, email: str, password: str, **extra: Any) -> User:
+        """Create and return a user. Raises IntegrityError when the name or address is taken."""
+        user = self.model(username=username, email=email, **extra)
+        user.set_password(password)
+        user.save(force_insert=True)
+        return user
+
+    def create_superuser(self, username: str, email: str, password: str, **extra: Any) -> User:
+        return self.create_user(
+            username, email, password, is_staff=True, is_superuser=True, **extra
+        )
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        return self.get(username_canonical=canonical(username or ""))
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """An account. Two spellings that look alike are one identity, held by the database.
+
+    `token_epoch` is in every token; raising it ends every token and session at the next request.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    username = models.CharField(max_length=50)
+    username_canonical = models.CharField(max_length=50, unique=True, editable=False)
+    email = models.EmailField(max_length=254)
+    email_canonical = models.CharField(max_length=254, unique=True, editable=False)
+    full_name = models.CharField(max_length=150, blank=True, default="")
+    is_active = models.BooleanField(default=True)
+    is_staff = models.BooleanField(default=False)
+    token_epoch = models.PositiveIntegerField(default=0, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    USERNAME_FIELD = "username"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = ["email"]
+
+    def __str__(self) -> str:
+        return self.username
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.username_canonical = canonical(self.username)
+        self.email_canonical = canonical(self.email)
+        fields = kwargs.get("update_fields")
+        if fields is not None:
+            derived = {f"{name}_canonical" for name in ("username", "email") if name in fields}
+            kwargs["update_fields"] = {*fields, *derived}
+        super().save(*args, **kwargs)
+
+    def set_password(self, raw_password: str | None) -> None:
+        """Sessions that began with the old password end when the new one is saved."""
+        super().set_password(raw_password)
+        self._raise_epoch()
+
+    def set_unusable_password(self) -> None:
+        super().set_unusable_password()
+        self._raise_epoch()
+
+    def _raise_epoch(self) -> None:
+        if not self._state.adding:
+            self.token_epoch += 1
+
+    def get_full_name(self) -> str:
+        return self.full_name or self.username
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Every scope the account may put into a credential."""
+        return frozenset({"read", "write", "admin"} if self.is_staff else {"read", "write"})
