@@ -9,9 +9,17 @@ class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
-        from accounts import actions, authentication  # noqa: F401 - registers its OpenAPI extension
-        from accounts.maintenance import flush_credentials
+        from accounts import actions, authentication, mailing  # noqa: F401 - registers its OpenAPI extension
+        from accounts.maintenance import flush_credentials, flush_mails
         from monitoring import audit, jobs
 
         audit.register(actions.ACTIONS)
+        jobs.register(
+            "send_mails",
+            mailing.send_due,
+            interval=timedelta(seconds=2),
+            lease=mailing.LEASE,
+            is_needed=mailing.is_any_due,
+        )
         jobs.register("flush_credentials", flush_credentials, interval=timedelta(hours=1))
+        jobs.register("flush_mails", flush_mails, interval=timedelta(hours=1))

@@ -11,7 +11,7 @@ from django.core.exceptions import ValidationError as DjangoValidationError
 from django.utils import timezone
 from rest_framework import serializers
 
-from accounts.models import APIKey, Session, User
+from accounts.models import APIKey, Link, Session, User
 from accounts.validators import MAX_ADDRESS_LENGTH, validate_address, validate_name
 from sovereigncore.strict import StrictCharField, StrictDateTimeField, StrictSerializer
 
@@ -55,19 +55,114 @@ class TokenResponse(serializers.Serializer[Any]):
     scope = serializers.CharField()
 
 
+def _check_new_password(field: str, password: str, user: User) -> None:
+    try:
+        validate_password(password, user)
+    except DjangoValidationError as error:
+        raise serializers.ValidationError({field: error.messages}) from error
+
+
+class _Password(StrictCharField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=1024, trim_whitespace=False, **kwargs)
+
+
+class _Address(StrictCharField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=MAX_ADDRESS_LENGTH, validators=[validate_address], **kwargs)
+
+
+class _Token(StrictCharField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=200, **kwargs)
+
+
 class RegisterRequest(StrictSerializer):
     username = StrictCharField(max_length=50, validators=[validate_name])
-    email = StrictCharField(max_length=MAX_ADDRESS_LENGTH, validators=[validate_address])
-    password = StrictCharField(max_length=1024, trim_whitespace=False)
+    email = _Address()
+    password = _Password()
     full_name = StrictCharField(required=False, allow_blank=True, max_length=150, default="")
+    invitation = _Token(required=False, allow_blank=True, default="")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         user = User(username=attrs["username"], email=attrs["email"], full_name=attrs["full_name"])
-        try:
-            validate_password(attrs["password"], user)
-        except DjangoValidationError as error:
-            raise serializers.ValidationError({"password": error.messages}) from error
+        _check_new_password("password", attrs["password"], user)
         return attrs
+
+
+class VerifyRequest(StrictSerializer):
+    token = _Token()
+    username = StrictCharField(
+        required=False, allow_blank=True, max_length=50, default="", validators=[validate_name]
+    )
+
+
+class TokenOnlyRequest(StrictSerializer):
+    token = _Token()
+
+
+class ResetRequest(StrictSerializer):
+    email = _Address()
+
+
+class ResetConfirmRequest(StrictSerializer):
+    token = _Token()
+    new_password = _Password()
+
+    def check_password_of(self, user: User) -> None:
+        _check_new_password("new_password", self.validated_data["new_password"], user)
+
+
+class PasswordChangeRequest(StrictSerializer):
+    current_password = _Password()
+    new_password = _Password()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        _check_new_password("new_password", attrs["new_password"], self.context["user"])
+        return attrs
+
+
+class ProfileRequest(StrictSerializer):
+    full_name = StrictCharField(required=False, allow_blank=True, max_length=150)
+    email = _Address(required=False)
+    current_password = _Password(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "email" in attrs and "current_password" not in attrs:
+            message = "Changing the address needs the password too."
+            raise serializers.ValidationError({"current_password": [message]})
+        return attrs
+
+
+class PasswordRequest(StrictSerializer):
+    current_password = _Password()
+
+
+class InvitationRequest(StrictSerializer):
+    email = _Address(required=False, allow_blank=True, default="")
+
+
+class InvitationResponse(serializers.ModelSerializer[Link]):
+    class Meta:
+        model = Link
+        fields = ("id", "address", "created_at", "expires_at", "used_at")
+
+
+class CreatedInvitationResponse(InvitationResponse):
+    url = serializers.URLField()
+
+    class Meta(InvitationResponse.Meta):
+        fields = (*InvitationResponse.Meta.fields, "url")  # type: ignore[assignment]
+
+
+class MessageResponse(serializers.Serializer[Any]):
+    detail = serializers.CharField()
+
+
+class ProfileResponse(serializers.ModelSerializer[User]):
+    class Meta:
+        model = User
+        fields = ("id", "username", "email", "full_name", "created_at", "last_login")
 
 
 class UserResponse(serializers.ModelSerializer[User]):

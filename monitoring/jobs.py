@@ -21,12 +21,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """`run` returns how many things it dealt with. `lease` is longer than it ever takes."""
+    """`run` returns how many things it dealt with. `lease` is longer than it ever takes.
+
+    `is_needed` is asked first by a job that runs every few seconds, so that an idle one only reads.
+    """
 
     name: str
     interval: timedelta
     lease: timedelta
     run: Callable[[], int]
+    is_needed: Callable[[], bool] = lambda: True
 
 
 _jobs: dict[str, Job] = {}
@@ -38,8 +42,9 @@ def register(
     *,
     interval: timedelta,
     lease: timedelta = timedelta(minutes=10),
+    is_needed: Callable[[], bool] = lambda: True,
 ) -> None:
-    _jobs[name] = Job(name=name, interval=interval, lease=lease, run=run)
+    _jobs[name] = Job(name=name, interval=interval, lease=lease, run=run, is_needed=is_needed)
 
 
 def all_jobs() -> list[Job]:
@@ -51,6 +56,8 @@ def run_if_due(job: Job, *, even_if_not_due: bool = False) -> int | None:
 
     A job's own failure is logged, noted on its lease and raised.
     """
+    if not even_if_not_due and not job.is_needed():
+        return None
     holder = uuid.uuid4()
     if not JobLease.objects.acquire(
         job.name, holder=holder, lease=job.lease, even_if_not_due=even_if_not_due

@@ -9,7 +9,6 @@ from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse
 
 from sovereigncore import ratelimit
-from sovereigncore.errors import response_for
 
 
 class SovereignAdminSite(AdminSite):
@@ -20,14 +19,5 @@ class SovereignAdminSite(AdminSite):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         if request.method == "POST":
-            try:
-                ratelimit.enforce(request, group="auth", rate=settings.RATE_LIMIT_AUTH)
-            except ratelimit.RateLimited as limited:
-                return response_for(
-                    request,
-                    status=limited.status,
-                    code=limited.code,
-                    detail=limited.detail,
-                    headers=limited.headers,
-                )
+            ratelimit.enforce(request, group="auth", rate=settings.RATE_LIMIT_AUTH)
         return super().login(request, extra_context)

@@ -53,6 +53,7 @@ __all__ = [
     "NeverRefuse",
     "ServiceError",
     "handle_exception",
+    "page_route",
     "route",
 ]
 
@@ -69,6 +70,11 @@ def route(path: str, view: Callable[..., HttpResponseBase], name: str) -> URLPat
         r"<(\w+):(\w+)>", lambda found: f"(?P<{found[2]}>{_PARAMETERS[found[1]]})", path
     )
     return re_path(rf"^{pattern}/?$", csrf_exempt(view), name=name)
+
+
+def page_route(path: str, view: Callable[..., HttpResponseBase], name: str) -> URLPattern:
+    """A page with a form: it takes cookies, so its forms carry a CSRF token."""
+    return re_path(rf"^{path}/?$", view, name=name)
 
 
 class NeverRefuse(negotiation.DefaultContentNegotiation):

@@ -177,6 +177,30 @@ class BodyCheckMiddleware:
         return self.get_response(request)
 
 
+class ServiceErrorMiddleware:
+    """Answers a refusal that a page raised. REST framework's views answer theirs themselves."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_exception(
+        self, request: HttpRequest, exception: Exception
+    ) -> HttpResponseBase | None:
+        if not isinstance(exception, errors.ServiceError):
+            return None
+        return errors.response_for(
+            request,
+            status=exception.status,
+            code=exception.code,
+            detail=exception.detail,
+            errors=exception.errors,
+            headers=exception.headers,
+        )
+
+
 class MethodNotAllowedMiddleware:
     """Gives Django's bare 405 the shape that the path promises."""
 

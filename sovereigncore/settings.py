@@ -93,6 +93,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django.forms",
     "corsheaders",
     "csp",
     "rest_framework",
@@ -116,6 +117,7 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "sovereigncore.ratelimit.RateLimitHeadersMiddleware",
     "sovereigncore.middleware.MethodNotAllowedMiddleware",
+    "sovereigncore.middleware.ServiceErrorMiddleware",
     "sovereigncore.middleware.HostCheckMiddleware",
     "sovereigncore.middleware.BodyCheckMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -142,6 +144,7 @@ TEMPLATES = [
         },
     }
 ]
+FORM_RENDERER = "django.forms.renderers.TemplatesSetting"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en"
 USE_I18N = False
@@ -236,18 +239,42 @@ AUTH_PASSWORD_VALIDATORS = [
         "OPTIONS": {"user_attributes": ("username", "email", "full_name")},
     },
 ]
-REGISTRATION_MODE = env.choice("REGISTRATION_MODE", "closed", ("open", "closed"))
+REGISTRATION_MODE = env.choice(
+    "REGISTRATION_MODE", "verified", ("open", "verified", "invite", "closed")
+)
 ACCESS_TOKEN_MINUTES = env.integer("ACCESS_TOKEN_MINUTES", 30, at_least=1, at_most=24 * 60)
 REFRESH_TOKEN_DAYS = env.integer("REFRESH_TOKEN_DAYS", 7, at_least=1, at_most=90)
 JWT_AUDIENCE = "sovereigncore"
 # What accounts/tokens.py does not set itself.
 SIMPLE_JWT = {"ALGORITHM": JWT_ALGORITHM, "USER_ID_CLAIM": "sub"}
 
+# --- Mail ------------------------------------------------------------------------------------
+EMAIL_URL = env.url(
+    "EMAIL_URL",
+    "",
+    r"smtp(\+tls|\+ssl)?://\S+",
+    "smtp://, smtp+tls:// or smtp+ssl://[user:password@]host[:port]",
+)
+OUTBOX = DATA_DIR / "outbox"
+_mail = environ.Env.email_url_config(EMAIL_URL or "filemail://")
+EMAIL_BACKEND = _mail["EMAIL_BACKEND"]
+EMAIL_FILE_PATH = str(OUTBOX)
+EMAIL_USE_TLS, EMAIL_USE_SSL = "EMAIL_USE_TLS" in _mail, "EMAIL_USE_SSL" in _mail
+EMAIL_HOST = _mail["EMAIL_HOST"] or "localhost"
+EMAIL_PORT = _mail["EMAIL_PORT"] or (587 if EMAIL_USE_TLS else 465 if EMAIL_USE_SSL else 25)
+EMAIL_HOST_USER = _mail["EMAIL_HOST_USER"] or ""
+EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_PASSWORD"] or ""
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.text(
+    "DEFAULT_FROM_EMAIL", f"SovereignCore <no-reply@{_public.hostname or 'localhost'}>"
+)
+
 # --- Limits ----------------------------------------------------------------------------------
 _RATE = (r"[1-9][0-9]{0,6}/([1-9][0-9]{0,3})?[smhd]", "a rate such as 100/m")
 RATE_LIMIT_DEFAULT = env.matching("RATE_LIMIT_DEFAULT", "100/m", *_RATE)
 RATE_LIMIT_AUTH = env.matching("RATE_LIMIT_AUTH", "5/m", *_RATE)
 RATE_LIMIT_REGISTER = env.matching("RATE_LIMIT_REGISTER", "5/h", *_RATE)
+RATE_LIMIT_RESET = env.matching("RATE_LIMIT_RESET", "3/h", *_RATE)
 RATELIMIT_USE_CACHE = "ratelimit"
 RATELIMIT_FAILOVER_TTL_S = 3600
 RATELIMIT_IPV6_MASK = 64  # one customer's network; a single host owns all of it

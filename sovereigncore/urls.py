@@ -8,11 +8,12 @@ from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.routers import SimpleRouter
 
+from accounts import pages as account_pages
 from accounts import views as accounts
 from consciousness import views as consciousness
 from monitoring import views as monitoring
 from sovereigncore import pages
-from sovereigncore.api import route
+from sovereigncore.api import page_route, route
 from sovereigncore.permissions import SchemaPermission
 
 handler400 = "sovereigncore.errors.bad_request"
@@ -54,6 +55,30 @@ urlpatterns = [
         "key",
     ),
     route(f"{API}users/register", accounts.RegisterView.as_view(), "register"),
+    route(f"{API}users/verify-email", accounts.VerifyAddressView.as_view(), "verify-email"),
+    route(
+        f"{API}users/invitations",
+        accounts.InvitationViewSet.as_view({"get": "list", "post": "create"}),
+        "invitations",
+    ),
+    route(
+        f"{API}users/invitations/<uuid:pk>",
+        accounts.InvitationViewSet.as_view({"delete": "revoke"}),
+        "invitation",
+    ),
+    route(
+        f"{API}users/password-reset/request",
+        accounts.PasswordResetRequestView.as_view(),
+        "password-reset-request",
+    ),
+    route(
+        f"{API}users/password-reset/confirm",
+        accounts.PasswordResetConfirmView.as_view(),
+        "password-reset-confirm",
+    ),
+    route(f"{API}users/email-change/confirm", accounts.AddressChangeView.as_view(), "email-change"),
+    route(f"{API}users/me", accounts.ProfileView.as_view(), "profile"),
+    route(f"{API}users/me/password", accounts.PasswordView.as_view(), "password"),
     route(f"{API}consciousness/process", consciousness.ProcessView.as_view(), "process"),
     route(f"{API}consciousness/query", consciousness.QueryView.as_view(), "query"),
     route(f"{API}consciousness/state", consciousness.StateView.as_view(), "state"),
@@ -64,6 +89,11 @@ urlpatterns = [
         SpectacularAPIView.as_view(permission_classes=[SchemaPermission]),
         "schema",
     ),
+    page_route("register", account_pages.register, "register-page"),
+    page_route("verify-email", account_pages.verify_address, "verify-email-page"),
+    page_route("password-reset", account_pages.request_reset, "reset-page"),
+    page_route("password-reset/confirm", account_pages.confirm_reset, "reset-confirm-page"),
+    page_route("email-change/confirm", account_pages.confirm_address_change, "email-change-page"),
     path("admin", pages.to_admin, name="to-admin"),
     path("admin/", admin.site.urls),
 ]

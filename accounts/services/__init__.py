@@ -2,7 +2,26 @@
 
 from accounts.services.administration import bootstrap_admin, set_active
 from accounts.services.keys import create_key, revoke_key
-from accounts.services.registration import IdentityTaken, register
+from accounts.services.links import InvalidLink, find_link
+from accounts.services.profile import (
+    WrongPassword,
+    change_address,
+    change_password,
+    check_own_password,
+    rename,
+    request_address_change,
+)
+from accounts.services.recovery import request_reset, reset_password
+from accounts.services.registration import (
+    Applicant,
+    IdentityTaken,
+    check_open,
+    invitation_url,
+    invite,
+    register,
+    revoke_invitation,
+    verify_address,
+)
 from accounts.services.sessions import (
     InvalidGrant,
     InvalidScope,
@@ -11,22 +30,36 @@ from accounts.services.sessions import (
     end_session,
     log_in,
     refresh,
-    start_session,
 )
 
 __all__ = [
+    "Applicant",
     "IdentityTaken",
     "InvalidGrant",
+    "InvalidLink",
     "InvalidScope",
     "TokenPair",
+    "WrongPassword",
     "bootstrap_admin",
+    "change_address",
+    "change_password",
+    "check_open",
+    "check_own_password",
     "create_key",
     "end_all_sessions",
     "end_session",
+    "find_link",
+    "invitation_url",
+    "invite",
     "log_in",
     "refresh",
     "register",
+    "rename",
+    "request_address_change",
+    "request_reset",
+    "reset_password",
+    "revoke_invitation",
     "revoke_key",
     "set_active",
-    "start_session",
+    "verify_address",
 ]

@@ -2,18 +2,27 @@
 
 from accounts.views.auth import JWKSView, LogoutView, MeView, TokenRefreshView, TokenView
 from accounts.views.keys import KeyViewSet
+from accounts.views.profile import AddressChangeView, PasswordView, ProfileView
 from accounts.views.public import PublicView
-from accounts.views.registration import RegisterView
+from accounts.views.recovery import PasswordResetConfirmView, PasswordResetRequestView
+from accounts.views.registration import InvitationViewSet, RegisterView, VerifyAddressView
 from accounts.views.sessions import SessionViewSet
 
 __all__ = [
+    "AddressChangeView",
+    "InvitationViewSet",
     "JWKSView",
     "KeyViewSet",
     "LogoutView",
     "MeView",
+    "PasswordResetConfirmView",
+    "PasswordResetRequestView",
+    "PasswordView",
+    "ProfileView",
     "PublicView",
     "RegisterView",
     "SessionViewSet",
     "TokenRefreshView",
     "TokenView",
+    "VerifyAddressView",
 ]

@@ -1,24 +1,83 @@
-"""Registration."""
+"""Registration, and invitations to it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import services
-from accounts.serializers import RegisterRequest, UserResponse
+from accounts.models import Link, Purpose, User
+from accounts.serializers import (
+    CreatedInvitationResponse,
+    InvitationRequest,
+    InvitationResponse,
+    MessageResponse,
+    RegisterRequest,
+    UserResponse,
+    VerifyRequest,
+)
 from accounts.views.public import PublicView
 from sovereigncore import ratelimit
 
+# The same for every address, known or not.
+_MAILED = {"detail": "If the address can be used, a mail with a link is on its way to it."}
+
 
 class RegisterView(PublicView):
-    @extend_schema(request=RegisterRequest, responses={201: UserResponse})
+    @extend_schema(request=RegisterRequest, responses={201: UserResponse, 202: MessageResponse})
     def post(self, request: Request) -> Response:
-        """Create an account, where the operator has opened registration."""
+        """Create an account, or ask for one, as the operator has set registration."""
         ratelimit.enforce(request._request, group="register", rate=settings.RATE_LIMIT_REGISTER)
         form = RegisterRequest(data=request.data)
         form.is_valid(raise_exception=True)
-        user = services.register(**form.validated_data)
+        given = dict(form.validated_data)
+        invitation = given.pop("invitation")
+        user = services.register(services.Applicant(**given), invitation=invitation)
+        if user is None:
+            return Response(_MAILED, status=202)
         return Response(UserResponse(user).data, status=201)
+
+
+class VerifyAddressView(PublicView):
+    @extend_schema(request=VerifyRequest, responses={201: UserResponse})
+    def post(self, request: Request) -> Response:
+        """Create the account whose address the mailed link proves."""
+        form = VerifyRequest(data=request.data)
+        form.is_valid(raise_exception=True)
+        link = services.find_link(Purpose.VERIFY_ADDRESS, form.validated_data["token"])
+        user = services.verify_address(link, username=form.validated_data["username"])
+        return Response(UserResponse(user).data, status=201)
+
+
+class InvitationViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Link]):
+    """Links that let one person register each."""
+
+    required_scope = "admin"
+    serializer_class = InvitationResponse
+    queryset = Link.objects.none()
+
+    def get_queryset(self) -> QuerySet[Link]:
+        return Link.objects.filter(purpose=Purpose.INVITE, revoked_at__isnull=True)
+
+    @extend_schema(request=InvitationRequest, responses={201: CreatedInvitationResponse})
+    def create(self, request: Request) -> Response:
+        """Invite somebody. The link is shown here only, and mailed if an address is given."""
+        assert isinstance(request.user, User)
+        form = InvitationRequest(data=request.data)
+        form.is_valid(raise_exception=True)
+        link = services.invite(email=form.validated_data["email"], actor_id=request.user.id)
+        shown = {**InvitationResponse(link).data, "url": services.invitation_url(link)}
+        return Response(shown, status=201)
+
+    @extend_schema(responses={204: None})
+    def revoke(self, request: Request, **kwargs: Any) -> Response:
+        """Take an invitation back."""
+        assert isinstance(request.user, User)
+        services.revoke_invitation(self.get_object(), actor_id=request.user.id)
+        return Response(status=204)

@@ -67,8 +67,9 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
 
 def test_it_runs_every_job_and_ends_on_sigterm(worker: Worker) -> None:
     (started,) = worker.wait_for("worker_started", count=1)
-    finished = worker.wait_for("job_finished", count=len(started["jobs"]))
-    assert {event["job"] for event in finished} == set(started["jobs"])
+    needed = set(started["jobs"]) - {"send_mails"}  # there are none
+    finished = worker.wait_for("job_finished", count=len(needed))
+    assert {event["job"] for event in finished} == needed
     assert {"settle_orphans", "delete_old_queries"} <= set(started["jobs"])
     assert worker.events("job_failed") == []
 
@@ -81,5 +82,5 @@ def test_it_runs_every_job_and_ends_on_sigterm(worker: Worker) -> None:
     with sqlite3.connect(worker.data_dir / "db.sqlite3") as database:
         leases = database.execute("SELECT name, error, finished_at FROM monitoring_joblease")
         assert {name: (error, bool(finished)) for name, error, finished in leases} == dict.fromkeys(
-            started["jobs"], ("", True)
+            needed, ("", True)
         )

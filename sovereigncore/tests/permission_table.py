@@ -28,6 +28,7 @@ NEEDS_WRITE = (401, 422, 403, 422, 401)  # let in, and the empty body refused
 DONE = (401, 204, 403, 204, 401)
 NO_METHOD_FOR_USERS = (401, 405, 403, 405, 401)  # unsafe methods ask for `write` first
 
+FOR_STAFF = (401, 403, 403, 200, 401)
 NOT_READABLE = dict.fromkeys(("GET", "HEAD"), (401, 405, 405, 405, 401))
 
 
@@ -47,6 +48,15 @@ def page() -> dict[str, Statuses]:
 
 def readable() -> dict[str, Statuses]:
     return {"GET": READ, "HEAD": READ, "OPTIONS": READ}
+
+
+def public_post(path: str) -> Route:
+    return Route(path=f"/api/v1/{path}", methods={"POST": same(422), "OPTIONS": PUBLIC})
+
+
+def link_page(path: str) -> Route:
+    """Without a token, 400 says that the link is not valid."""
+    return Route(path=path, methods=dict.fromkeys(("GET", "HEAD", "POST"), same(400)))
 
 
 ROUTES: dict[str, Route] = {
@@ -69,6 +79,38 @@ ROUTES: dict[str, Route] = {
     ),
     "register": Route(
         path="/api/v1/users/register", methods={"POST": same(422), "OPTIONS": PUBLIC}
+    ),
+    "verify-email": public_post("users/verify-email"),
+    "password-reset-request": public_post("users/password-reset/request"),
+    "password-reset-confirm": public_post("users/password-reset/confirm"),
+    "email-change": public_post("users/email-change/confirm"),
+    "register-page": Route(path="/register", methods={**page(), "POST": same(422)}),
+    "reset-page": Route(path="/password-reset", methods={**page(), "POST": same(422)}),
+    "reset-confirm-page": link_page("/password-reset/confirm"),
+    "verify-email-page": link_page("/verify-email"),
+    "email-change-page": link_page("/email-change/confirm"),
+    "invitations": Route(
+        path="/api/v1/users/invitations",
+        methods={
+            **dict.fromkeys(("GET", "HEAD", "OPTIONS"), FOR_STAFF),
+            "POST": (401, 403, 403, 201, 401),
+        },
+        otherwise=(401, 403, 403, 405, 401),
+    ),
+    "invitation": Route(
+        path="/api/v1/users/invitations/{link}",
+        methods={"DELETE": (401, 403, 403, 204, 401), "OPTIONS": FOR_STAFF},
+        otherwise=(401, 403, 403, 405, 401),
+    ),
+    "profile": Route(
+        path="/api/v1/users/me",
+        methods={**readable(), "PATCH": (401, 200, 403, 200, 401)},  # nothing to change is fine
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "password": Route(
+        path="/api/v1/users/me/password",
+        methods={"POST": NEEDS_WRITE, "OPTIONS": READ, **NOT_READABLE},
+        otherwise=NO_METHOD_FOR_USERS,
     ),
     "logout": Route(
         path="/api/v1/auth/logout",

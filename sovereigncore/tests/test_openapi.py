@@ -15,7 +15,10 @@ from sovereigncore.tests.permission_table import ROUTES
 
 DOCUMENTED_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 # The document itself and its viewer; pages; and what only probes and scrapers ask.
-NOT_API = {"schema", "docs", "home", "to-admin", "live", "ready", "health", "metrics"}
+NOT_API = {
+    *("schema", "docs", "home", "to-admin", "live", "ready", "health", "metrics"),
+    *(name for name in ROUTES if name.endswith("-page")),
+}
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def test_every_api_route_is_in_it_with_its_methods_and_nothing_else(
         for method in operations
     }
     offered = {
-        (method, re.sub("{(query|session|key)}", "{id}", route.path))
+        (method, re.sub("{(query|session|key|link)}", "{id}", route.path))
         for name, route in ROUTES.items()
         for method, statuses in route.methods.items()
         if name not in NOT_API and method in DOCUMENTED_METHODS and 405 not in statuses

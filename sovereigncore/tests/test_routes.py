@@ -14,7 +14,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.authentication import SessionCredential
-from accounts.models import APIKey, Session, User
+from accounts.models import APIKey, Link, Purpose, Session, User
 from accounts.services import create_key, set_active
 from conftest import PASSWORD
 from consciousness.models import Query
@@ -59,6 +59,7 @@ def ids(bob: User) -> dict[str, str]:
         "session": str(session.pk),
         "query": str(query.pk),
         "key": str(key.pk),
+        "link": str(Link.objects.all().issue(Purpose.INVITE).pk),
     }
 
 
@@ -171,7 +172,7 @@ def test_a_browser_session_opens_no_api_route(staff: User) -> None:
     for name, route in ROUTES.items():
         anonymous = route.expected("GET")[0]
         if anonymous == 401:
-            path = route.path.format(query="0" * 36, session="0" * 36, key="0" * 36)
+            path = route.path.format(**dict.fromkeys(("query", "session", "key", "link"), "0" * 36))
             assert browser.get(path).status_code == 401, name
 
 

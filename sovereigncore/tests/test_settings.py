@@ -248,7 +248,7 @@ def test_what_the_base_url_decides(settings_file: Loader) -> None:
 def test_what_is_safe_is_the_default(settings_file: Loader) -> None:
     loaded = settings_file.load(DEBUG=None, API_DOCS=None, REGISTRATION_MODE=None)
     assert loaded["DEBUG"] is loaded["API_DOCS"] is False
-    assert loaded["REGISTRATION_MODE"] == "closed"
+    assert loaded["REGISTRATION_MODE"] == "verified"
     assert loaded["BIND"] == "127.0.0.1"
     assert loaded["RATE_LIMIT_DEFAULT"] == "100/m"
     assert loaded["RATE_LIMIT_AUTH"] == "5/m"

@@ -1,0 +1,243 @@
+"""Sending the mail queue: the worker's job. At least once, each time with the same Message-ID.
+
+Whether an address has an account is looked up here, minutes after whoever asked has their answer.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import structlog
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives, get_connection
+from django.db import transaction
+from django.template.loader import render_to_string
+from django.utils import timezone
+
+from accounts.identity import canonical
+from accounts.models import Kind, Link, Mail, Purpose, User
+from accounts.models.mail import MAX_PENDING
+from sovereigncore.api import ServiceError
+
+_BATCH = 50
+_BATCH_TIME_S = 60.0
+# Longer than a batch can take with its last hand-over; of the job and of each mail.
+LEASE = timedelta(minutes=3)
+_MAX_RESETS_AN_HOUR = 5  # of one account: nobody's mailbox is filled with ours
+
+log = structlog.get_logger(__name__)
+
+
+class MailQueueFull(ServiceError):
+    status = 503
+    code = "mail_queue_full"
+    default_detail = "Too many mails wait to be sent. Try again later."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letter:
+    """What to send: which template, to whom, and the link in it if there is one."""
+
+    template: str
+    subject: str
+    address: str
+    link: Link | None = None
+    path: str = ""
+
+    @property
+    def url(self) -> str:
+        """On PUBLIC_BASE_URL whatever Host a request had."""
+        if self.link is None:
+            return settings.PUBLIC_BASE_URL + self.path
+        return f"{settings.PUBLIC_BASE_URL}{self.path}?{urlencode({'token': self.link.token})}"
+
+
+def enqueue(kind: Kind, address: str, **fields: Any) -> Mail:
+    """Put a mail into the queue, in the caller's transaction. Raises MailQueueFull."""
+    if Mail.objects.pending().count() >= MAX_PENDING:
+        raise MailQueueFull(retry_after_s=60)
+    return Mail.objects.create(kind=kind, address=address, **fields)
+
+
+def is_any_due() -> bool:
+    return Mail.objects.all().due().exists()
+
+
+def send_due() -> int:
+    """Send what is due. Stops at the first sign that the server is away: the rest stays due."""
+    sent, until_s = 0, time.monotonic() + _BATCH_TIME_S
+    connection = get_connection(fail_silently=False)
+    try:
+        for mail in _claimed():
+            try:
+                sent += _send(mail, connection)
+            except (OSError, smtplib.SMTPServerDisconnected, smtplib.SMTPConnectError) as error:
+                _postpone(mail, error)
+                break
+            except smtplib.SMTPException as error:  # this mail, not the server
+                _postpone(mail, error)
+            if time.monotonic() > until_s:
+                break
+    finally:
+        connection.close()
+    return sent
+
+
+def _claimed() -> Iterator[Mail]:
+    for pk in list(Mail.objects.due().values_list("pk", flat=True)[:_BATCH]):
+        if Mail.objects.claim(Mail(pk=pk), lease=LEASE):
+            yield Mail.objects.select_related("user", "registration", "link").get(pk=pk)
+
+
+def _send(mail: Mail, connection: Any) -> int:
+    now = timezone.now()
+    if not mail.is_worthwhile(now):
+        Mail.objects.filter(pk=mail.pk).update(given_up_at=now)
+        log.warning("mail_given_up", mail=str(mail.id), kind=mail.kind)
+        return 0
+    letter = _letter(mail)
+    if letter is None:
+        mail.delete()  # nobody to send it to; whose address it was is nobody's business
+        return 0
+    connection.send_messages([_message(mail, letter)])
+    Mail.objects.filter(pk=mail.pk).update(sent_at=timezone.now(), error="")
+    log.info("mail_sent", mail=str(mail.id), kind=mail.kind, attempts=mail.attempts)
+    return 1
+
+
+def _postpone(mail: Mail, error: Exception) -> None:
+    due_at = timezone.now() + mail.pause()
+    Mail.objects.filter(pk=mail.pk).update(due_at=due_at, error=type(error).__name__)
+    log.warning("mail_failed", mail=str(mail.id), kind=mail.kind, error=type(error).__name__)
+
+
+def _message(mail: Mail, letter: Letter) -> EmailMultiAlternatives:
+    host = urlsplit(settings.PUBLIC_BASE_URL).hostname
+    part = f".{letter.link.id}" if letter.link else ""
+    context = {"url": letter.url, "base_url": settings.PUBLIC_BASE_URL, "address": letter.address}
+    message = EmailMultiAlternatives(
+        subject=letter.subject,
+        body=render_to_string(f"emails/{letter.template}.txt", context),
+        to=[letter.address],
+        headers={
+            "Message-ID": f"<{mail.id}{part}@{host}>",
+            "Auto-Submitted": "auto-generated",  # RFC 3834: nobody's holiday answers this
+        },
+    )
+    message.attach_alternative(
+        render_to_string(f"emails/{letter.template}.html", context), "text/html"
+    )
+    return message
+
+
+def _letter(mail: Mail) -> Letter | None:
+    """What this mail has to say by now; None when there is nothing to say to anybody."""
+    match mail.kind:
+        case Kind.RESET_PASSWORD:
+            return _reset(mail)
+        case Kind.VERIFY_ADDRESS:
+            return _verification(mail)
+        case Kind.CHANGE_ADDRESS:
+            return _address_change(mail)
+        case Kind.INVITE:
+            assert mail.link is not None
+            return Letter(
+                template="invite",
+                subject="You are invited to SovereignCore",
+                address=mail.address,
+                link=mail.link,
+                path="/register",
+            )
+        case Kind.PASSWORD_CHANGED:
+            return Letter(
+                template="password_changed",
+                subject="Your password was changed",
+                address=mail.address,
+                path="/password-reset",
+            )
+        case _:
+            return Letter(
+                template="address_changed",
+                subject="Your e-mail address was changed",
+                address=mail.address,
+            )
+
+
+def _reset(mail: Mail) -> Letter | None:
+    user = User.objects.filter(email_canonical=canonical(mail.address), is_active=True).first()
+    if user is None:
+        return None
+    links = Link.objects.of_user(user, Purpose.RESET_PASSWORD)
+    lately = links.filter(created_at__gt=timezone.now() - timedelta(hours=1))
+    if mail.link is None and lately.count() >= _MAX_RESETS_AN_HOUR:
+        return None
+    return Letter(
+        template="reset_password",
+        subject="Reset your password",
+        address=user.email,  # as its owner wrote it, whatever look-alike was asked with
+        link=_link_for(mail, Purpose.RESET_PASSWORD, user=user),
+        path="/password-reset/confirm",
+    )
+
+
+def _verification(mail: Mail) -> Letter | None:
+    registration = mail.registration
+    if registration is None:
+        return None
+    if User.objects.filter(email_canonical=registration.email_canonical).exists():
+        return Letter(
+            template="account_exists",
+            subject="You have an account already",
+            address=mail.address,
+            path="/password-reset",
+        )
+    link = _link_for(
+        mail, Purpose.VERIFY_ADDRESS, registration=registration, address=registration.email
+    )
+    return Letter(
+        template="verify_address",
+        subject="Confirm your e-mail address",
+        address=mail.address,
+        link=link,
+        path="/verify-email",
+    )
+
+
+def _address_change(mail: Mail) -> Letter | None:
+    if mail.user is None or not mail.user.is_active:
+        return None
+    if User.objects.filter(email_canonical=canonical(mail.address)).exists():
+        return Letter(
+            template="account_exists",
+            subject="You have an account already",
+            address=mail.address,
+            path="/password-reset",
+        )
+    return Letter(
+        template="change_address",
+        subject="Confirm your new e-mail address",
+        address=mail.address,
+        link=_link_for(mail, Purpose.CHANGE_ADDRESS, user=mail.user, address=mail.address),
+        path="/email-change/confirm",
+    )
+
+
+def _link_for(mail: Mail, purpose: Purpose, **fields: Any) -> Link:
+    """The link that an earlier attempt made, while it is worth sending; else a new one, which is
+    then the only one that holds."""
+    if mail.link is not None and mail.link.is_worth_sending(now=timezone.now()):
+        return mail.link
+    with transaction.atomic():
+        if "user" in fields:
+            Link.objects.of_user(fields["user"], purpose).revoke()
+        else:
+            Link.objects.filter(registration=fields["registration"]).revoke()
+        link = Link.objects.issue(purpose, **fields)
+        Mail.objects.filter(pk=mail.pk).update(link=link)
+    return link
