@@ -9,6 +9,7 @@ from django.contrib.auth.hashers import check_password, make_password
 from django.db.models import Q
 from django.http import HttpRequest
 
+from accounts.brute_force import Attempt
 from accounts.identity import canonical
 from accounts.models import User
 from accounts.validators import MaximumLengthValidator
@@ -24,17 +25,31 @@ class CanonicalBackend(ModelBackend):
     ) -> User | None:
         """The active user with that name or address and password, or None.
 
-        One hash runs whoever asks: for an unknown name too, so that time tells nothing.
+        One hash runs whoever asks: for an unknown name too, so that time tells nothing. Raises
+        RateLimited after too many failures from the same network.
         """
         if not username or not password or len(password) > MaximumLengthValidator.max_length:
             return None
         name = canonical(username)
+        attempt = Attempt(request=request, name=name) if request is not None else None
+        if attempt is not None:
+            attempt.check()
+        user = self._find(name, password)
+        if attempt is not None:
+            if user is None:
+                attempt.failed()
+            else:
+                attempt.succeeded()
+        return user
+
+    def _find(self, name: str, password: str) -> User | None:
         user = User.objects.filter(Q(username_canonical=name) | Q(email_canonical=name)).first()
         if user is None:
             make_password(password)
             return None
         # The setter upgrades an older hash to the present algorithm and cost.
-        if not check_password(password, user.password, setter=_upgrade_for(user)):
+        setter = _upgrade_for(user) if user.is_active else None
+        if not check_password(password, user.password, setter=setter):
             return None
         return user if self.user_can_authenticate(user) else None
 

@@ -141,6 +141,12 @@ class FailoverRedisCache(RedisCache):  # type: ignore[misc]
     def get(self, *args: Any, **kwargs: Any) -> Any:
         return self._with_failover("get", *args, **kwargs)
 
+    def set(self, *args: Any, **kwargs: Any) -> Any:
+        return self._with_failover("set", *args, **kwargs)
+
+    def delete_many(self, *args: Any, **kwargs: Any) -> Any:
+        return self._with_failover("delete_many", *args, **kwargs)
+
     def incr(self, *args: Any, **kwargs: Any) -> Any:
         # Both `add` and `incr` run for one count; when Redis goes or comes back between the two,
         # the key is missing where `incr` looks, and the count starts there.

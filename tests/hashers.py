@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.hashers import BCryptSHA256PasswordHasher
+from accounts.hashing import CappedBCryptSHA256PasswordHasher
 
 
-class CheapBCryptSHA256PasswordHasher(BCryptSHA256PasswordHasher):
+class CheapBCryptSHA256PasswordHasher(CappedBCryptSHA256PasswordHasher):
     rounds = 4

@@ -18,7 +18,7 @@ from tests.hashers import CheapBCryptSHA256PasswordHasher
 SETTINGS = Path(__file__).parents[2] / "sovereigncore/settings.py"
 CHEAP = "tests.hashers.CheapBCryptSHA256PasswordHasher"
 PBKDF2 = "django.contrib.auth.hashers.PBKDF2PasswordHasher"
-BCRYPT = "django.contrib.auth.hashers.BCryptSHA256PasswordHasher"
+BCRYPT = "accounts.hashing.CappedBCryptSHA256PasswordHasher"
 
 
 @pytest.fixture

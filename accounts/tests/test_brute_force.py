@@ -1,0 +1,189 @@
+"""Guessing passwords gets slower and slower, for whoever guesses and nobody else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.test import Client
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from accounts import hashing
+from accounts.brute_force import delay_s, network_of
+from accounts.hashing import HashingBusy, concurrent_hashes
+from accounts.models import User
+from conftest import PASSWORD
+
+TOKEN = "/api/v1/auth/token"
+HOME, NEXT_DOOR, ELSEWHERE = "198.51.100.7", "198.51.100.8", "203.0.113.9"
+
+
+@pytest.fixture(autouse=True)
+def _minutes_limits_aside(settings: Settings) -> None:
+    settings.RATE_LIMIT_AUTH = "1000/m"
+
+
+def log_in(password: str, *, name: str = "alice", address: str = HOME) -> Any:
+    body = {"username": name, "password": password}
+    return APIClient().post(TOKEN, body, REMOTE_ADDR=address)
+
+
+def fail(times: int, **where: str) -> None:
+    for _ in range(times):
+        assert log_in("wrong", **where).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"), [(0, 0), (4, 0), (5, 30), (6, 60), (7, 120), (10, 900), (10**6, 900)]
+)
+def test_the_delay_doubles_up_to_a_quarter_of_an_hour(failures: int, seconds: int) -> None:
+    assert delay_s(failures) == seconds
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("198.51.100.7", "198.51.100.0/24"),
+        ("2001:db8:1:2::3", "2001:db8:1::/48"),
+        ("0.0.0.0", "0.0.0.0/24"),  # noqa: S104 - a network's name
+    ],
+)
+def test_a_network_is_what_one_attacker_has(address: str, network: str) -> None:
+    assert network_of(address) == network
+
+
+def test_after_five_failures_even_the_right_password_waits(
+    alice: User, frozen_time: time_machine.Traveller, hashed: list[str]
+) -> None:
+    fail(5)
+    hashed.clear()
+    refused = log_in(PASSWORD)
+    assert refused.status_code == 429
+    assert refused.json()["error"] == "rate_limited"
+    assert refused["Retry-After"] == "31"
+    assert hashed == [], "refused before the work that an attacker wants done"
+    frozen_time.shift(timedelta(seconds=int(refused["Retry-After"])))
+    assert log_in(PASSWORD).status_code == 200
+
+
+def test_the_delay_grows_with_each_further_failure(
+    alice: User, frozen_time: time_machine.Traveller
+) -> None:
+    fail(5)
+    waits = []
+    for _ in range(4):
+        waits.append(int(log_in("wrong")["Retry-After"]))
+        frozen_time.shift(timedelta(seconds=waits[-1]))
+        fail(1)
+    assert waits == [31, 61, 121, 241]
+
+
+def test_a_login_that_succeeds_begins_anew(alice: User, frozen_time: object) -> None:
+    fail(4)
+    assert log_in(PASSWORD).status_code == 200
+    fail(4)
+    assert log_in(PASSWORD).status_code == 200
+
+
+def test_the_victim_still_gets_in_from_elsewhere(alice: User, frozen_time: object) -> None:
+    fail(5)
+    assert log_in(PASSWORD, address=NEXT_DOOR).status_code == 429, "the same network"
+    assert log_in(PASSWORD, address=ELSEWHERE).status_code == 200
+    assert log_in(PASSWORD).status_code == 429, "which helps the attacker nothing"
+
+
+def test_one_network_is_slowed_down_for_each_account_by_itself(
+    alice: User, bob: User, frozen_time: object
+) -> None:
+    fail(5)
+    assert log_in(PASSWORD, name="bob").status_code == 200
+
+
+def test_another_spelling_of_the_name_is_the_same_account(alice: User, frozen_time: object) -> None:
+    fail(5)
+    assert log_in(PASSWORD, name="ALICE").status_code == 429
+
+
+def test_unknown_names_are_slowed_down_alike(alice: User, frozen_time: object) -> None:
+    fail(5)
+    fail(5, name="nobody")
+    known, unknown = log_in("wrong"), log_in("wrong", name="nobody")
+    assert known.status_code == unknown.status_code == 429
+    assert known["Retry-After"] == unknown["Retry-After"]
+    assert known.content == unknown.content
+
+
+def test_the_admin_site_counts_the_same(staff: User, frozen_time: object) -> None:
+    form = {"username": "grace", "password": "wrong"}
+    for _ in range(5):
+        assert Client(REMOTE_ADDR=HOME).post("/admin/login/", form).status_code == 200
+    refused = Client(REMOTE_ADDR=HOME).post("/admin/login/", {**form, "password": PASSWORD})
+    assert refused.status_code == 429
+    assert log_in(PASSWORD, name="grace").status_code == 429
+
+
+def test_of_one_account_five_a_minute_are_heard_from_a_network(
+    alice: User, frozen_time: object, settings: Settings
+) -> None:
+    settings.RATE_LIMIT_AUTH = "5/m"
+    answers = [
+        log_in(PASSWORD, address=f"198.51.100.{number}").status_code for number in range(1, 8)
+    ]
+    assert answers == [200] * 5 + [429] * 2
+    assert log_in(PASSWORD, address=ELSEWHERE).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("cpus", "processes", "count"), [(1, 1, 1), (2, 1, 1), (8, 1, 7), (8, 4, 1), (16, 4, 3)]
+)
+def test_hashes_leave_a_cpu_alone(cpus: int, processes: int, count: int) -> None:
+    assert concurrent_hashes(cpus, processes) == count
+
+
+@pytest.fixture
+def one_slot(monkeypatch: pytest.MonkeyPatch) -> Iterator[hashing._Slots]:
+    slots = hashing._Slots(1)
+    monkeypatch.setattr(hashing, "slots", slots)
+    monkeypatch.setattr(hashing, "_WAIT_S", 0.05)
+    yield slots
+    with slots.one():  # every slot came back
+        pass
+
+
+def test_a_hash_that_gets_no_turn_is_refused(
+    alice: User, one_slot: hashing._Slots, frozen_time: object
+) -> None:
+    with one_slot.one():
+        refused = log_in(PASSWORD)
+    assert refused.status_code == 503
+    assert refused.json()["error"] == "hashing_busy"
+    assert refused["Retry-After"] == "2"
+    assert log_in(PASSWORD).status_code == 200
+
+
+def test_waiting_for_a_turn_is_bounded_too(
+    one_slot: hashing._Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "_WAIT_S", 20.0)
+    done: list[str] = []
+
+    def wait() -> None:
+        with one_slot.one():
+            done.append("")
+
+    threads = [threading.Thread(target=wait) for _ in range(hashing._MAX_WAITING)]
+    with one_slot.one():
+        for thread in threads:
+            thread.start()
+        while one_slot._waiting._value:
+            pass
+        with pytest.raises(HashingBusy), one_slot.one():
+            pytest.fail("one too many was let in")
+    for thread in threads:
+        thread.join(20)
+    assert len(done) == hashing._MAX_WAITING
