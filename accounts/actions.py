@@ -10,6 +10,7 @@ ACTIONS = {
     "user.address_changed": "An account's e-mail address was changed.",
     "password.changed": "A password was changed by its owner; all sessions ended.",
     "password.reset": "A password was reset by mail; sessions and API keys ended.",
+    "password.reset_sent": "An administrator had a reset link mailed.",
     "invitation.made": "An invitation to register was made.",
     "invitation.revoked": "An invitation was revoked.",
     "session.begun": "Somebody logged in.",

@@ -8,7 +8,10 @@ import unicodedata
 USERNAME_PATTERN = r"[A-Za-z0-9_-]{3,50}"
 # Words that stand in routes under /users/, or that people take for the operator.
 RESERVED_USERNAMES = frozenset(
-    {"me", "register", "password-reset", "verify-email", "invite", "root", "system", "anonymous"}
+    {
+        *("me", "register", "password-reset", "verify-email", "email-change", "invitations"),
+        *("invite", "root", "system", "anonymous"),
+    }
 )
 
 

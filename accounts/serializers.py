@@ -187,6 +187,24 @@ class MeResponse(serializers.ModelSerializer[User]):
         return sorted(self.context["request"].auth.scopes)
 
 
+class SearchRequest(StrictSerializer):
+    search = StrictCharField(allow_blank=True, max_length=100)
+
+
+class AccountResponse(serializers.ModelSerializer[User]):
+    disabled = serializers.SerializerMethodField()
+
+    class Meta:
+        model = User
+        fields = (
+            *("id", "username", "email", "full_name", "disabled"),
+            *("is_staff", "created_at", "last_login"),
+        )
+
+    def get_disabled(self, user: User) -> bool:
+        return not user.is_active
+
+
 class SessionResponse(serializers.ModelSerializer[Session]):
     scopes = serializers.SerializerMethodField()
     current = serializers.SerializerMethodField()

@@ -79,6 +79,21 @@ urlpatterns = [
     route(f"{API}users/email-change/confirm", accounts.AddressChangeView.as_view(), "email-change"),
     route(f"{API}users/me", accounts.ProfileView.as_view(), "profile"),
     route(f"{API}users/me/password", accounts.PasswordView.as_view(), "password"),
+    route(f"{API}users", accounts.UserViewSet.as_view({"get": "list"}), "users"),
+    route(f"{API}users/<name:username>", accounts.UserViewSet.as_view({"get": "retrieve"}), "user"),
+    *(
+        route(
+            f"{API}users/<name:username>/{path}",
+            accounts.UserViewSet.as_view({"post": action}),
+            f"user-{path}",
+        )
+        for path, action in (
+            ("disable", "disable"),
+            ("enable", "enable"),
+            ("sign-out", "sign_out"),
+            ("send-reset", "send_reset"),
+        )
+    ),
     route(f"{API}consciousness/process", consciousness.ProcessView.as_view(), "process"),
     route(f"{API}consciousness/query", consciousness.QueryView.as_view(), "query"),
     route(f"{API}consciousness/state", consciousness.StateView.as_view(), "state"),

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts.identity import canonical
@@ -23,6 +24,20 @@ class UserManager(BaseUserManager["User"]):
     def create_superuser(self, username: str, email: str, password: str, **extra: Any) -> User:
         return self.create_user(
             username, email, password, is_staff=True, is_superuser=True, **extra
+        )
+
+    def find_named(self, username: str) -> User | None:
+        return self.filter(username_canonical=canonical(username)).first()
+
+    def search(self, text: str) -> models.QuerySet[User]:
+        """Whose name, address or full name holds `text`; everybody for none."""
+        if not text:
+            return self.all()
+        wanted = canonical(text)
+        return self.filter(
+            Q(username_canonical__contains=wanted)
+            | Q(email_canonical__contains=wanted)
+            | Q(full_name__icontains=text)
         )
 
     def get_by_natural_key(self, username: str | None) -> User:
@@ -51,6 +66,9 @@ class User(AbstractBaseUser, PermissionsMixin):
     USERNAME_FIELD = "username"
     EMAIL_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = ["email"]
+
+    class Meta:
+        indexes = [models.Index(fields=["-created_at", "-id"], name="user_newest_first")]
 
     def __str__(self) -> str:
         return self.username

@@ -1,6 +1,12 @@
 """What one can do with accounts, one module a subject."""
 
-from accounts.services.administration import bootstrap_admin, set_active
+from accounts.services.administration import (
+    bootstrap_admin,
+    check_authority,
+    send_reset,
+    set_active,
+    sign_out,
+)
 from accounts.services.keys import create_key, revoke_key
 from accounts.services.links import InvalidLink, find_link
 from accounts.services.profile import (
@@ -43,6 +49,7 @@ __all__ = [
     "bootstrap_admin",
     "change_address",
     "change_password",
+    "check_authority",
     "check_open",
     "check_own_password",
     "create_key",
@@ -60,6 +67,8 @@ __all__ = [
     "reset_password",
     "revoke_invitation",
     "revoke_key",
+    "send_reset",
     "set_active",
+    "sign_out",
     "verify_address",
 ]

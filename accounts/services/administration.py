@@ -3,27 +3,66 @@
 from __future__ import annotations
 
 import secrets
-import uuid
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from accounts.models import User
+from accounts import mailing
+from accounts.models import Kind, User
 from accounts.services.registration import IdentityTaken, taken_fields
+from accounts.services.sessions import end_all_sessions
 from monitoring import audit
 from monitoring.models import JobLease
+from sovereigncore.api import ServiceError
 
 
-def set_active(user: User, *, is_active: bool, actor_id: uuid.UUID | None = None) -> None:
+class NotOnOneself(ServiceError):
+    status = 409
+    code = "not_on_oneself"
+    default_detail = "Nobody can do this to their own account."
+
+
+class NeedsSuperuser(ServiceError):
+    status = 403
+    code = "needs_superuser"
+    default_detail = "Only a superuser may change a superuser's account."
+
+
+def check_authority(user: User, *, by: User | None) -> None:
+    """Raise unless `by` may act on `user`. None is the operator at a terminal, who may."""
+    if by is not None and user.is_superuser and not by.is_superuser:
+        raise NeedsSuperuser
+
+
+def set_active(user: User, *, is_active: bool, by: User | None = None) -> User:
     """Enable or disable an account. Disabling ends its sessions at their next request, for good;
-    its API keys are refused until it is enabled again."""
+    its API keys are refused until it is enabled again. Raises NeedsSuperuser or NotOnOneself."""
+    check_authority(user, by=by)
+    if by == user:
+        raise NotOnOneself
     with transaction.atomic():
         locked = User.objects.select_for_update().get(pk=user.pk)
+        if locked.is_active == is_active:
+            return locked
         locked.is_active = is_active
         locked.token_epoch += 1
         locked.save(update_fields=["is_active", "token_epoch"])
         action = "user.enabled" if is_active else "user.disabled"
-        audit.record(action, actor_id=actor_id, subject_id=user.id)
+        audit.record(action, actor_id=by.id if by else None, subject_id=user.id)
+    return locked
+
+
+def sign_out(user: User, *, by: User) -> None:
+    check_authority(user, by=by)
+    end_all_sessions(user, actor_id=by.id)
+
+
+def send_reset(user: User, *, by: User) -> None:
+    """Mail the owner a link that sets a new password."""
+    check_authority(user, by=by)
+    with transaction.atomic():
+        mailing.enqueue(Kind.RESET_PASSWORD, user.email_canonical)
+        audit.record("password.reset_sent", actor_id=by.id, subject_id=user.id)
 
 
 def bootstrap_admin(*, username: str, email: str) -> str | None:

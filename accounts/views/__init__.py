@@ -7,6 +7,7 @@ from accounts.views.public import PublicView
 from accounts.views.recovery import PasswordResetConfirmView, PasswordResetRequestView
 from accounts.views.registration import InvitationViewSet, RegisterView, VerifyAddressView
 from accounts.views.sessions import SessionViewSet
+from accounts.views.staff import UserViewSet
 
 __all__ = [
     "AddressChangeView",
@@ -24,5 +25,6 @@ __all__ = [
     "SessionViewSet",
     "TokenRefreshView",
     "TokenView",
+    "UserViewSet",
     "VerifyAddressView",
 ]

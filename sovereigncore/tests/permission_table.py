@@ -54,6 +54,14 @@ def public_post(path: str) -> Route:
     return Route(path=f"/api/v1/{path}", methods={"POST": same(422), "OPTIONS": PUBLIC})
 
 
+def staff_action(path: str, done: int) -> Route:
+    return Route(
+        path=f"/api/v1/users/{{name}}/{path}",
+        methods={"POST": (401, 403, 403, done, 401), "OPTIONS": READ},
+        otherwise=(401, 403, 403, 405, 401),
+    )
+
+
 def link_page(path: str) -> Route:
     """Without a token, 400 says that the link is not valid."""
     return Route(path=path, methods=dict.fromkeys(("GET", "HEAD", "POST"), same(400)))
@@ -102,6 +110,20 @@ ROUTES: dict[str, Route] = {
         methods={"DELETE": (401, 403, 403, 204, 401), "OPTIONS": FOR_STAFF},
         otherwise=(401, 403, 403, 405, 401),
     ),
+    "users": Route(
+        path="/api/v1/users",
+        methods={**dict.fromkeys(("GET", "HEAD"), FOR_STAFF), "OPTIONS": READ},
+        otherwise=(401, 403, 403, 405, 401),
+    ),
+    "user": Route(  # {name} is somebody else
+        path="/api/v1/users/{name}",
+        methods={**dict.fromkeys(("GET", "HEAD"), (401, 404, 404, 200, 401)), "OPTIONS": READ},
+        otherwise=(401, 403, 403, 405, 401),
+    ),
+    "user-disable": staff_action("disable", 200),
+    "user-enable": staff_action("enable", 200),
+    "user-sign-out": staff_action("sign-out", 204),
+    "user-send-reset": staff_action("send-reset", 202),
     "profile": Route(
         path="/api/v1/users/me",
         methods={**readable(), "PATCH": (401, 200, 403, 200, 401)},  # nothing to change is fine

@@ -59,6 +59,7 @@ def ids(bob: User) -> dict[str, str]:
         "session": str(session.pk),
         "query": str(query.pk),
         "key": str(key.pk),
+        "name": bob.username,
         "link": str(Link.objects.all().issue(Purpose.INVITE).pk),
     }
 
@@ -172,7 +173,9 @@ def test_a_browser_session_opens_no_api_route(staff: User) -> None:
     for name, route in ROUTES.items():
         anonymous = route.expected("GET")[0]
         if anonymous == 401:
-            path = route.path.format(**dict.fromkeys(("query", "session", "key", "link"), "0" * 36))
+            path = route.path.format(
+                **dict.fromkeys(("query", "session", "key", "link", "name"), "0" * 36)
+            )
             assert browser.get(path).status_code == 401, name
 
 

@@ -1,0 +1,78 @@
+"""Accounts as staff sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import Http404
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import mixins, viewsets
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts import services
+from accounts.models import User
+from accounts.serializers import AccountResponse, SearchRequest
+
+
+class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[User]):
+    """All accounts, newest first; for staff. One's own is shown to its owner too."""
+
+    serializer_class = AccountResponse
+    queryset = User.objects.none()
+    lookup_field = "username"
+
+    @property
+    def required_scope(self) -> str:
+        return "read" if self.action in ("retrieve", "metadata") else "admin"
+
+    def get_queryset(self) -> QuerySet[User]:
+        return User.objects.all()
+
+    def get_object(self) -> User:
+        """Somebody else's account is the same 404 as none, to whoever may not administer."""
+        assert isinstance(self.request.user, User)
+        user = User.objects.find_named(self.kwargs["username"])
+        may_see = "admin" in self.request.auth.scopes or user == self.request.user  # type: ignore[union-attr]
+        if user is None or not may_see:
+            raise Http404
+        return user
+
+    @extend_schema(parameters=[OpenApiParameter("search", str)])
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Search by name, address or full name."""
+        form = SearchRequest(data={"search": request.query_params.get("search", "")})
+        form.is_valid(raise_exception=True)
+        found = User.objects.search(form.validated_data["search"])
+        page = self.paginate_queryset(found)
+        return self.get_paginated_response(AccountResponse(page, many=True).data)
+
+    @extend_schema(request=None, responses=AccountResponse)
+    def disable(self, request: Request, **kwargs: Any) -> Response:
+        """Refuse the account from its next request on, and end its sessions."""
+        return self._done(services.set_active(self.get_object(), is_active=False, by=self._staff()))
+
+    @extend_schema(request=None, responses=AccountResponse)
+    def enable(self, request: Request, **kwargs: Any) -> Response:
+        """Let the account in again. Its API keys hold again; its sessions do not."""
+        return self._done(services.set_active(self.get_object(), is_active=True, by=self._staff()))
+
+    @extend_schema(request=None, responses={204: None})
+    def sign_out(self, request: Request, **kwargs: Any) -> Response:
+        """End all sessions of the account."""
+        services.sign_out(self.get_object(), by=self._staff())
+        return Response(status=204)
+
+    @extend_schema(request=None, responses={202: None})
+    def send_reset(self, request: Request, **kwargs: Any) -> Response:
+        """Mail the account's owner a link that sets a new password."""
+        services.send_reset(self.get_object(), by=self._staff())
+        return Response(status=202)
+
+    def _staff(self) -> User:
+        assert isinstance(self.request.user, User)
+        return self.request.user
+
+    def _done(self, user: User) -> Response:
+        return Response(AccountResponse(user).data)
