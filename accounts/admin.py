@@ -8,11 +8,17 @@ from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.models import Group
 from django.http import HttpRequest
+from django_otp.plugins.otp_static.models import StaticDevice
+from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from accounts.forms import UserAddForm, UserEditForm
 from accounts.models import Session, User
 
-admin.site.unregister(Group)  # roles are `is_staff` and scopes; groups would be a second system
+# Roles are `is_staff` and scopes; groups would be a second system. Devices hold the secrets of
+# second factors, which are nobody's business but their owner's.
+for model in (Group, TOTPDevice, StaticDevice):
+    if admin.site.is_registered(model):
+        admin.site.unregister(model)
 
 _ENDS_SESSIONS = {"is_active", "is_staff", "is_superuser"}  # and a new password, by the model
 

@@ -27,6 +27,7 @@ class TokenRequest(serializers.Serializer[Any]):
     password = StrictCharField(required=False, max_length=1024, trim_whitespace=False)
     refresh_token = StrictCharField(required=False, max_length=4096)
     scope = StrictCharField(required=False, allow_blank=True, max_length=64)
+    otp = StrictCharField(required=False, allow_blank=True, max_length=40)
 
     def validate_scope(self, value: str) -> str:
         if re.fullmatch(_SCOPE, value) is None:

@@ -100,6 +100,9 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_ratelimit",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
     "monitoring",
     "accounts",
     "consciousness",
@@ -124,6 +127,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -242,6 +246,8 @@ AUTH_PASSWORD_VALIDATORS = [
 REGISTRATION_MODE = env.choice(
     "REGISTRATION_MODE", "verified", ("open", "verified", "invite", "closed")
 )
+ADMIN_REQUIRE_OTP = env.flag("ADMIN_REQUIRE_OTP", default=False)
+OTP_TOTP_ISSUER = "SovereignCore"
 ACCESS_TOKEN_MINUTES = env.integer("ACCESS_TOKEN_MINUTES", 30, at_least=1, at_most=24 * 60)
 REFRESH_TOKEN_DAYS = env.integer("REFRESH_TOKEN_DAYS", 7, at_least=1, at_most=90)
 JWT_AUDIENCE = "sovereigncore"

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from accounts import tokens
 from accounts.models import Link, Purpose, Session, User
+from accounts.services import second_factor
 from monitoring import audit, metrics
 from sovereigncore.api import ServiceError
 
@@ -46,11 +47,19 @@ class TokenPair:
     scope: str
 
 
-def log_in(*, request: HttpRequest, username: str, password: str, scope: str | None) -> TokenPair:
+def log_in(
+    *,
+    request: HttpRequest,
+    username: str,
+    password: str,
+    scope: str | None = None,
+    otp: str = "",
+) -> TokenPair:
     """Start a session and return its tokens.
 
     Raises InvalidGrant alike for an unknown name, a wrong password and a disabled account, and
-    InvalidScope when the account does not hold what was asked for.
+    InvalidScope when the account does not hold what was asked for. Where `admin` needs a code, it
+    is left out of the scopes that nobody asked for.
     """
     user = authenticate(request, username=username, password=password)
     if not isinstance(user, User):
@@ -60,6 +69,15 @@ def log_in(*, request: HttpRequest, username: str, password: str, scope: str | N
     wanted = frozenset(scope.split()) if scope else user.scopes
     if not wanted <= user.scopes:
         raise InvalidScope
+    if "admin" in wanted and second_factor.is_needed(user):
+        if otp:
+            if second_factor.check_code(user, otp) is None:
+                metrics.LOGINS.labels("refused").inc()
+                raise InvalidGrant("The one-time code is not valid.")
+        elif scope:
+            raise InvalidScope("The scope admin needs a one-time code, as the parameter otp.")
+        else:
+            wanted -= {"admin"}
     pair = start_session(user, wanted, request)
     metrics.LOGINS.labels("ok").inc()
     log.info("login", user_id=str(user.id), address=request.META["REMOTE_ADDR"])

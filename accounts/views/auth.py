@@ -55,6 +55,7 @@ class TokenView(PublicView):
                 username=given["username"],
                 password=given["password"],
                 scope=given.get("scope"),
+                otp=given.get("otp", ""),
             )
         )
 

@@ -222,6 +222,7 @@ def admin(path: str, staff: int, superuser: int) -> AdminPage:
 ADMIN_PAGES: dict[str, AdminPage] = {
     "admin:index": admin("", 200, 200),
     "admin:login": AdminPage(path="/admin/login/", statuses=(200, 200, 302, 302)),
+    "admin:second-factor": admin("second-factor/", 200, 200),
     "admin:logout": admin("logout/", 405, 405),
     "admin:password_change": admin("password_change/", 200, 200),
     "admin:password_change_done": admin("password_change/done/", 200, 200),
