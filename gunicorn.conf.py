@@ -7,8 +7,11 @@ each worker does, after the fork, so that no thread, connection or counter is ev
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
+import shutil
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,12 +63,28 @@ class JSONLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 _settings = _read_settings()
 
-# prometheus_client looks at this once, when a worker imports it.
-_metrics_dir = Path(_settings.DATA_DIR) / "prometheus"
+
+def _metrics_directory() -> Path:
+    """A private directory in memory, or in DATA_DIR where there is none.
+
+    Metrics are memory-mapped files, and writing to one on a full disk kills the process.
+    """
+    wanted = Path(_settings.DATA_DIR) / "prometheus"
+    if Path("/dev/shm").is_dir():  # noqa: S108 - private, as checked below
+        name = hashlib.sha256(str(wanted).encode()).hexdigest()[:16]
+        wanted = Path(f"/dev/shm/sovereigncore-{os.geteuid()}-{name}")  # noqa: S108
+    wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner = wanted.lstat()
+    if not stat.S_ISDIR(owner.st_mode) or owner.st_uid != os.geteuid():
+        raise OSError(f"{wanted} is somebody else's")
+    return wanted
+
+
 try:
-    _metrics_dir.mkdir(parents=True, exist_ok=True)
+    _metrics_dir = _metrics_directory()
 except OSError as _error:
-    sys.exit(f"SovereignCore cannot start: DATA_DIR: {_error}")
+    sys.exit(f"SovereignCore cannot start: metrics: {_error}")
+# prometheus_client looks at this once, when a worker imports it.
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
 
 _host = f"[{_settings.BIND}]" if ":" in _settings.BIND else _settings.BIND
@@ -73,7 +92,7 @@ bind = f"{_host}:{_settings.PORT}"
 backlog = 1024
 
 # A waiting or streaming caller holds a thread and hardly any CPU.
-worker_class = "gthread"
+worker_class = "sovereigncore.web_worker.Worker"  # gthread, guarded against slow clients
 workers = _settings.WEB_CONCURRENCY
 threads = _settings.WEB_THREADS
 worker_connections = threads + _IDLE_CONNECTIONS
@@ -110,6 +129,12 @@ def on_starting(server: Any) -> None:
         return
     for counts in _metrics_dir.glob("*.db"):
         counts.unlink(missing_ok=True)
+
+
+def on_exit(server: Any) -> None:
+    """Leave nothing in memory behind. A killed master's files are dropped at the next start."""
+    if not server.master_pid:
+        shutil.rmtree(_metrics_dir, ignore_errors=True)
 
 
 def post_fork(server: Any, worker: Any) -> None:

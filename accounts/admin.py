@@ -1,18 +1,24 @@
-"""Accounts in the admin site."""
+"""Accounts in the admin site. What is done here is on record like what is done by the API."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.models import Group
-from django.http import HttpRequest
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponseRedirect
 from django_otp.plugins.otp_static.models import StaticDevice
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
+from accounts import services
 from accounts.forms import UserAddForm, UserEditForm
-from accounts.models import Session, User
+from accounts.models import APIKey, Link, Session, User
+from accounts.services import second_factor
+from monitoring import audit
+from sovereigncore.api import ServiceError
 
 # Roles are `is_staff` and scopes; groups would be a second system. Devices hold the secrets of
 # second factors, which are nobody's business but their owner's.
@@ -41,22 +47,93 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
     add_fieldsets = (
         (None, {"fields": ("username", "email", "usable_password", "password1", "password2")}),
     )
+    actions = ("disable", "enable", "sign_out", "send_reset", "remove_second_factor")
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        if change and _ENDS_SESSIONS & set(form.changed_data):
+        changed = sorted(form.changed_data)
+        if change and _ENDS_SESSIONS & set(changed):
             obj.token_epoch += 1
-        super().save_model(request, obj, form, change)
+        with transaction.atomic():
+            super().save_model(request, obj, form, change)
+            audit.record(
+                "user.changed_by_staff" if change else "user.made_by_staff",
+                actor_id=request.user.pk,
+                subject_id=obj.pk,
+                detail={"fields": changed},
+            )
+            if change and "is_active" in changed:
+                action = "user.enabled" if obj.is_active else "user.disabled"
+                audit.record(action, actor_id=request.user.pk, subject_id=obj.pk)
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002 - Django's name
+        with transaction.atomic():
+            response = super().user_change_password(request, id, form_url)
+            if isinstance(response, HttpResponseRedirect):  # it is done
+                Link.objects.filter(user_id=id).revoke()
+                audit.record("password.set_by_staff", actor_id=request.user.pk, subject_id=id)
+        return response
+
+    def delete_model(self, request: HttpRequest, obj: User) -> None:
+        services.erase_user(obj, by=_staff(request))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        for user in queryset:
+            services.erase_user(user, by=_staff(request))
+
+    @admin.action(description="Disable the selected users")
+    def disable(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        self._each(request, queryset, lambda user, by: _set_active(user, by, is_active=False))
+
+    @admin.action(description="Enable the selected users")
+    def enable(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        self._each(request, queryset, lambda user, by: _set_active(user, by, is_active=True))
+
+    @admin.action(description="Sign the selected users out everywhere")
+    def sign_out(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        self._each(request, queryset, lambda user, by: services.sign_out(user, by=by))
+
+    @admin.action(description="Mail the selected users a link that sets a new password")
+    def send_reset(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        self._each(request, queryset, lambda user, by: services.send_reset(user, by=by))
+
+    @admin.action(description="Remove the second factor of the selected users")
+    def remove_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        self._each(request, queryset, _remove_second_factor)
+
+    def _each(self, request: HttpRequest, queryset: QuerySet[User], do: Any) -> None:
+        """Do it to each; one that is refused keeps no other one from it."""
+        done = 0
+        for user in queryset:
+            try:
+                do(user, _staff(request))
+            except ServiceError as error:
+                self.message_user(request, f"{user}: {error.detail}", messages.ERROR)
+            else:
+                done += 1
+        if done:
+            self.message_user(request, f"Done for {done} users.", messages.SUCCESS)
 
 
-@admin.register(Session)
-class SessionAdmin(admin.ModelAdmin[Session]):
-    """Sessions can be seen and ended, not written."""
+def _staff(request: HttpRequest) -> User:
+    # `request.user` is a lazy wrapper around it.
+    return User.objects.get(username=request.user.get_username())
 
-    list_display = ("user", "created_at", "last_used_at", "address", "agent", "revoked_at")
+
+def _set_active(user: User, by: User, *, is_active: bool) -> None:
+    services.set_active(user, is_active=is_active, by=by)
+
+
+def _remove_second_factor(user: User, by: User) -> None:
+    services.check_authority(user, by=by)
+    second_factor.remove(user, actor_id=by.id)
+
+
+class _Credentials(admin.ModelAdmin[Any]):
+    """Credentials can be seen and ended, not written; what proves them is not even here."""
+
     list_select_related = ("user",)
     search_fields = ("user__username_canonical", "user__email_canonical")
     ordering = ("-created_at",)
-    exclude = ("refresh_digest",)
     actions = ("revoke",)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -68,6 +145,26 @@ class SessionAdmin(admin.ModelAdmin[Session]):
     def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
 
+
+@admin.register(Session)
+class SessionAdmin(_Credentials):
+    list_display = ("user", "created_at", "last_used_at", "address", "agent", "revoked_at")
+    exclude = ("refresh_digest",)
+
     @admin.action(description="End the selected sessions")
-    def revoke(self, request: HttpRequest, queryset: Any) -> None:
-        self.message_user(request, f"{queryset.revoke()} sessions ended.")
+    def revoke(self, request: HttpRequest, queryset: QuerySet[Session]) -> None:
+        for session in queryset:
+            services.end_session(session, actor_id=_staff(request).id)
+        self.message_user(request, f"{len(queryset)} sessions ended.")
+
+
+@admin.register(APIKey)
+class APIKeyAdmin(_Credentials):
+    list_display = ("user", "name", "hint", "scope", "created_at", "last_used_at", "revoked_at")
+    exclude = ("digest", "parent")
+
+    @admin.action(description="Revoke the selected API keys")
+    def revoke(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> None:
+        for key in queryset:
+            services.revoke_key(key, actor_id=request.user.pk)
+        self.message_user(request, f"{len(queryset)} API keys revoked.")

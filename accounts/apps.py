@@ -10,10 +10,13 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         from accounts import actions, authentication, mailing  # noqa: F401 - registers its OpenAPI extension
+        from accounts.holdings import holdings
         from accounts.maintenance import flush_credentials, flush_mails
-        from monitoring import audit, jobs
+        from monitoring import audit, jobs, personal_data
 
         audit.register(actions.ACTIONS)
+        for holding in holdings():
+            personal_data.register(holding)
         jobs.register(
             "send_mails",
             mailing.send_due,

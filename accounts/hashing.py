@@ -16,8 +16,8 @@ from django.contrib.auth import hashers
 
 from sovereigncore.api import ServiceError
 
-_WAIT_S = 2.0
-_MAX_WAITING = 16  # each holds a thread meanwhile
+_WAIT_S = 8.0
+_MAX_WAITING = 16  # each holds a thread meanwhile; the last one's turn comes within the wait
 
 
 class HashingBusy(ServiceError):

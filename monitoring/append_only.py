@@ -15,6 +15,12 @@ _SQLITE = {
     )
     for event in ("UPDATE", "DELETE")
 }
+# REPLACE deletes without firing triggers for it.
+_SQLITE["audit_no_replace"] = f"""
+    CREATE TRIGGER audit_no_replace BEFORE INSERT ON {_TABLE}
+    WHEN EXISTS (SELECT 1 FROM {_TABLE} WHERE id = NEW.id)
+    BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END
+"""  # noqa: S608 - no caller's text
 _POSTGRESQL_FUNCTION = """
     CREATE OR REPLACE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'the audit trail is append-only'; END $$
@@ -26,6 +32,7 @@ _POSTGRESQL = (
 
 
 def forbid_changes(connection: BaseDatabaseWrapper) -> None:
+    permit_changes(connection)
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute(_POSTGRESQL_FUNCTION)

@@ -8,8 +8,10 @@ class MonitoringConfig(AppConfig):
     name = "monitoring"
 
     def ready(self) -> None:
-        from monitoring import health, probes
+        from monitoring import health, personal_data, probes
+        from monitoring.holdings import audit_events
 
+        personal_data.register(audit_events())
         health.registry.register("database", probes.ask_database)
         if settings.REDIS_URL:
             health.registry.register("cache", probes.ask_cache)

@@ -7,10 +7,11 @@ from django.db import connection
 
 
 def ask_database() -> None:
-    """Raises django.db.Error when the database does not answer a query."""
+    """Raises django.db.Error when the database does not answer, or is not ours: SQLite makes an
+    empty file where one was deleted, and that one answers too."""
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+            cursor.execute("SELECT 1 FROM django_migrations LIMIT 1")
             cursor.fetchone()
     finally:
         connection.close()  # the probe's thread ends, and its connection with it

@@ -15,7 +15,9 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ _CONFIGURATION = Path(__file__).resolve().parent.parent / "deploy" / "supervisor
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _OPEN_FILES = 8192  # a stream takes two, an idle connection one
 _TAIL_BYTES = 64 * 1024
+_KEPT_ERRORS = 200  # lines
 _KILL_WAIT_S = 3.0
 
 # The lines of supervisord's log that tell what became of a program.
@@ -53,28 +56,36 @@ class Programs:
         self._log_dir = log_dir
         self._offsets = {path: path.stat().st_size for path in log_dir.glob("*.log")}
         self._groups: dict[str, int] = {}
+        self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
         _allow_many_files()
-        with (log_dir / "supervisord.err").open("wb") as errors:
-            self._supervisord = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "supervisor.supervisord", "-c", str(_CONFIGURATION)),
-                    # Naming the user is how root says that it means to run as root.
-                    *(("--user", "0") if os.geteuid() == 0 else ()),
-                ],
-                env={
-                    **os.environ,
-                    "PYTHONUNBUFFERED": "1",
-                    "SOVEREIGNCORE_PYTHON": sys.executable,
-                    "SOVEREIGNCORE_LOG_DIR": str(log_dir),
-                    "SOVEREIGNCORE_RUN_ENGINE": str(with_engine).lower(),
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                pass_fds=(keep_open,),
-                start_new_session=True,  # Ctrl-C is for the launcher, which stops things in order
-                preexec_fn=_end_with_launcher(),  # noqa: PLW1509 - only calls prctl
-            )
+        self._supervisord = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "supervisor.supervisord", "-c", str(_CONFIGURATION)),
+                # Naming the user is how root says that it means to run as root.
+                *(("--user", "0") if os.geteuid() == 0 else ()),
+            ],
+            env={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                "SOVEREIGNCORE_PYTHON": sys.executable,
+                "SOVEREIGNCORE_LOG_DIR": str(log_dir),
+                "SOVEREIGNCORE_RUN_ENGINE": str(with_engine).lower(),
+            },
+            stdin=subprocess.DEVNULL,
+            # Not a file: what supervisord cannot write to its log it writes here, and on a full
+            # disk a second failure would be its end.
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(keep_open,),
+            start_new_session=True,  # Ctrl-C is for the launcher, which stops things in order
+            preexec_fn=_end_with_launcher(),  # noqa: PLW1509 - only calls prctl
+        )
+        threading.Thread(target=self._read_errors, name="supervisord", daemon=True).start()
+
+    def _read_errors(self) -> None:
+        assert self._supervisord.stdout is not None
+        for line in self._supervisord.stdout:
+            self._errors.append(line.decode(errors="replace").rstrip("\n"))
 
     @property
     def is_alive(self) -> bool:
@@ -111,13 +122,12 @@ class Programs:
 
     def tail(self, program: str, *, lines: int) -> str:
         """The last lines that a program (or `supervisord`) wrote since the start."""
-        found: list[str] = []
-        names = ("supervisord.err",) if program == "supervisord" else ()
-        for path in (*(self._log_dir / name for name in names), self.log_path(program)):
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as log:
-                end = log.seek(0, os.SEEK_END)
-                log.seek(max(0, end - _TAIL_BYTES, min(self._offsets.get(path, 0), end)))
-                found += log.read().decode(errors="replace").splitlines()
+        found = list(self._errors) if program == "supervisord" else []
+        path = self.log_path(program)
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(0, end - _TAIL_BYTES, min(self._offsets.get(path, 0), end)))
+            found += log.read().decode(errors="replace").splitlines()
         return "\n".join(found[-lines:])
 
     def log_path(self, program: str) -> Path:

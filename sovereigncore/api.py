@@ -120,11 +120,18 @@ class CursorPagination(pagination.CursorPagination):
     def decode_cursor(self, request: Request) -> Any:
         """The stock one, and its position is a moment as we write them: it goes into a query."""
         foreign = exceptions.ValidationError({"cursor": ["Not a cursor of this list."]})
+        given = request.query_params.get(self.cursor_query_param)
+        # Base64 decoders skip what is no base64, and the rest would be another page.
+        if given is not None and re.fullmatch(r"[A-Za-z0-9+/=_-]+", given) is None:
+            raise foreign
         try:
             cursor = super().decode_cursor(request)
         except exceptions.NotFound as error:
             raise foreign from error
-        if cursor is not None and cursor.position is not None and not _is_utc(str(cursor.position)):
+        if cursor is None:
+            return None
+        points_nowhere = not cursor.position and not cursor.offset and not cursor.reverse
+        if points_nowhere or (cursor.position and not _is_utc(str(cursor.position))):
             raise foreign
         return cursor
 

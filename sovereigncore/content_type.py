@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-CHARSET_REFUSED = "sovereigncore.charset_refused"  # in the WSGI environment, hence request.META
+# In the WSGI environment, hence request.META.
+INCOMPLETE_BODY = "sovereigncore.incomplete_body"  # by the web worker: it ended early
+CHARSET_REFUSED = "sovereigncore.charset_refused"
 
 _UTF_8 = re.compile(r"charset=\"?utf-?8\"?\s*(;|$)", re.IGNORECASE)
 _BOUNDARY = re.compile(r"boundary=\"?([0-9A-Za-z'()+_,./:=? -]{1,70})\"?\s*(;|$)", re.IGNORECASE)

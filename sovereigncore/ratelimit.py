@@ -81,7 +81,7 @@ def enforce(request: HttpRequest, *, group: str, rate: str, caller: str = "") ->
         is_exceeded=counted["should_limit"],
     )
     known: Usage | None = request.META.get("RATE_LIMIT_USAGE")
-    if known is None or usage.remaining <= known.remaining:
+    if known is None or usage.remaining < known.remaining:
         request.META["RATE_LIMIT_USAGE"] = usage
     if usage.is_exceeded:
         metrics.RATE_LIMITED.labels(group).inc()

@@ -175,6 +175,8 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
             "timeout": 5,
             "init_command": (
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-512;"
+                # Deleted text is overwritten, not only forgotten: people can have theirs erased.
+                "PRAGMA secure_delete=ON;"
             ),
         },
         # Tests use threads, and threads cannot share an in-memory database.
@@ -342,6 +344,14 @@ GOVERNOR = {
     "temp_survive_c": env.number("GOVERNOR_TEMP_SURVIVE_C", 92, at_least=1, at_most=150),
 }
 
+for _reading in ("memory", "disk"):
+    if GOVERNOR[f"{_reading}_conserve_percent"] > GOVERNOR[f"{_reading}_survive_percent"]:
+        env.problems.append(
+            f"GOVERNOR_{_reading.upper()}_CONSERVE_PERCENT: above the one of SURVIVE"
+        )
+if GOVERNOR["temp_conserve_c"] > GOVERNOR["temp_survive_c"]:
+    env.problems.append("GOVERNOR_TEMP_CONSERVE_C: above the one of SURVIVE")
+
 # --- REST framework and its documentation ----------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.BearerAuthentication"],
@@ -406,6 +416,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SERVED_BY_TLS
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600
+LOGIN_REDIRECT_URL = "/"
 CSRF_FAILURE_VIEW = "sovereigncore.errors.csrf_failure"
 CSRF_TRUSTED_ORIGINS = [PUBLIC_BASE_URL]
 SILENCED_SYSTEM_CHECKS = [

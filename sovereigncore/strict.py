@@ -7,6 +7,7 @@ anywhere, unknown fields, and values of another type than the field's. No coerci
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -19,16 +20,27 @@ from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser, FormParser
 
-from sovereigncore.content_type import CHARSET_REFUSED
+from sovereigncore.content_type import CHARSET_REFUSED, INCOMPLETE_BODY
 from sovereigncore.errors import ServiceError
 
 MAX_DEPTH = 32
+# Its section 5.6, but that a missing offset gets a message of its own.
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
 
 
 class BodyTooLarge(ServiceError):
     status = 413
     code = "body_too_large"
     default_detail = f"The request body is larger than {settings.MAX_BODY_BYTES} bytes."
+
+
+class IncompleteBody(ServiceError):
+    status = 400
+    code = "incomplete_body"
+    default_detail = "The body ended before the length that its header promised, or took too long."
 
 
 class LengthRequired(ServiceError):
@@ -52,6 +64,8 @@ class UnsupportedCharset(ServiceError):
 def check_body_headers(request: HttpRequest) -> None:
     """Raise a ServiceError for a body that its headers already rule out."""
     headers = request.headers
+    if request.META.get(INCOMPLETE_BODY):
+        raise IncompleteBody
     if request.META.get(CHARSET_REFUSED):
         raise UnsupportedCharset
     if headers.get("Transfer-Encoding"):
@@ -146,7 +160,7 @@ class StrictDateTimeField(serializers.DateTimeField):
     default_error_messages = {"no_offset": "Write the offset too: 2026-01-31T12:00:00Z."}
 
     def to_internal_value(self, value: Any) -> datetime:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or _RFC_3339.fullmatch(value) is None:
             self.fail("invalid", format="RFC 3339")
         moment = parse_datetime_strictly(value)
         if moment is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path, re_path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.routers import SimpleRouter
 
 from accounts import pages as account_pages
@@ -14,7 +14,7 @@ from consciousness import views as consciousness
 from monitoring import views as monitoring
 from sovereigncore import pages
 from sovereigncore.api import page_route, route
-from sovereigncore.permissions import SchemaPermission
+from sovereigncore.schema import SchemaView
 
 handler400 = "sovereigncore.errors.bad_request"
 handler403 = "sovereigncore.errors.permission_denied"
@@ -78,6 +78,8 @@ urlpatterns = [
     ),
     route(f"{API}users/email-change/confirm", accounts.AddressChangeView.as_view(), "email-change"),
     route(f"{API}users/me", accounts.ProfileView.as_view(), "profile"),
+    route(f"{API}users/me/export", accounts.ExportView.as_view(), "export"),
+    route(f"{API}users/me/deactivate", accounts.DeactivateView.as_view(), "deactivate"),
     route(f"{API}users/me/password", accounts.PasswordView.as_view(), "password"),
     route(f"{API}users", accounts.UserViewSet.as_view({"get": "list"}), "users"),
     route(f"{API}users/<name:username>", accounts.UserViewSet.as_view({"get": "retrieve"}), "user"),
@@ -99,11 +101,7 @@ urlpatterns = [
     route(f"{API}consciousness/state", consciousness.StateView.as_view(), "state"),
     route(f"{API}consciousness/status", consciousness.StatusView.as_view(), "status"),
     re_path(rf"^{API}", include(router.urls)),
-    route(
-        "api/schema",
-        SpectacularAPIView.as_view(permission_classes=[SchemaPermission]),
-        "schema",
-    ),
+    route("api/schema", SchemaView.as_view(), "schema"),
     page_route("register", account_pages.register, "register-page"),
     page_route("verify-email", account_pages.verify_address, "verify-email-page"),
     page_route("password-reset", account_pages.request_reset, "reset-page"),

@@ -77,11 +77,28 @@ def test_a_dead_workers_requests_in_progress_are_no_longer_counted(live_stub: St
     with running_platform(live_stub) as platform, platform.client() as http:
         http.get("/live")
         (worker,) = psutil.Process(platform.pid).children()
-        counts = Path(platform.environment["DATA_DIR"]) / "prometheus"
+        counts = _metrics_directory(worker)
         assert (counts / f"gauge_livesum_{worker.pid}.db").exists()
         worker.kill()
         _wait_until(lambda: not (counts / f"gauge_livesum_{worker.pid}.db").exists())
         assert (counts / f"counter_{worker.pid}.db").exists()  # what was counted stays counted
+
+
+def _metrics_directory(worker: psutil.Process) -> Path:
+    """Where the worker maps its counts into memory, by what it has mapped."""
+    mapped = {Path(entry.path) for entry in worker.memory_maps() if "livesum" in entry.path}
+    (path,) = mapped
+    assert path.is_relative_to("/dev/shm"), "a full data disk must not kill it"  # noqa: S108
+    assert path.parent.stat().st_mode & 0o077 == 0
+    return path.parent
+
+
+def test_metrics_leave_nothing_behind(live_stub: StubEngine) -> None:
+    with running_platform(live_stub) as platform, platform.client() as http:
+        http.get("/live")
+        (worker,) = psutil.Process(platform.pid).children()
+        counts = _metrics_directory(worker)
+    assert not counts.exists()
 
 
 def test_wrong_settings_end_it_with_a_sentence(tmp_path: Path) -> None:

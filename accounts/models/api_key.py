@@ -23,6 +23,13 @@ class APIKeyQuerySet(models.QuerySet["APIKey"]):
         unexpired = Q(expires_at__isnull=True) | Q(expires_at__gt=now)
         return self.filter(unexpired, revoked_at__isnull=True, user__is_active=True)
 
+    def with_descendants(self, key: APIKey) -> list[APIKey]:
+        """`key`, the keys made with it, those made with them, and so on."""
+        found, newest = [key], [key]
+        while newest := list(self.filter(parent__in=newest)):
+            found += newest
+        return found
+
     def revoke(self) -> int:
         return self.filter(revoked_at__isnull=True).update(revoked_at=timezone.now())
 
@@ -39,6 +46,8 @@ class APIKey(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_keys"
     )
+    # The key that this one was made with; null when it was made with a login's token.
+    parent = models.ForeignKey("self", null=True, on_delete=models.SET_NULL)
     name = models.CharField(max_length=100)
     digest = models.BinaryField(max_length=32, unique=True)
     hint = models.CharField(max_length=16)

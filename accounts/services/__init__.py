@@ -9,11 +9,13 @@ from accounts.services.administration import (
 )
 from accounts.services.keys import create_key, revoke_key
 from accounts.services.links import InvalidLink, find_link
+from accounts.services.personal_data import erase_user, export_user
 from accounts.services.profile import (
     WrongPassword,
     change_address,
     change_password,
     check_own_password,
+    deactivate,
     rename,
     request_address_change,
 )
@@ -53,8 +55,11 @@ __all__ = [
     "check_open",
     "check_own_password",
     "create_key",
+    "deactivate",
     "end_all_sessions",
     "end_session",
+    "erase_user",
+    "export_user",
     "find_link",
     "invitation_url",
     "invite",

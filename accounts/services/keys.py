@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.utils import timezone
@@ -14,13 +14,23 @@ from accounts.models import APIKey, User
 from monitoring import audit
 from sovereigncore.api import ServiceError
 
-MAX_KEYS = 50  # of one account, so that a leaked one cannot fill the table
+# Of one account, so that a leaked key cannot fill the table.
+MAX_KEYS = 50
+MAX_NEW_A_DAY = 100
 
 
 class TooManyKeys(ServiceError):
     status = 409
     code = "too_many_keys"
-    default_detail = f"An account has {MAX_KEYS} API keys at most. Revoke one first."
+    default_detail = (
+        f"An account has {MAX_KEYS} API keys at most, and makes {MAX_NEW_A_DAY} a day at most."
+    )
+
+
+class CredentialEnded(ServiceError):
+    status = 401
+    code = "invalid_credentials"
+    default_detail = "The credential has ended."
 
 
 class ScopeNotHeld(ServiceError):
@@ -45,15 +55,11 @@ def create_key(
 ) -> tuple[APIKey, str]:
     """A new key's row and the key itself, which nobody can read again.
 
-    Raises ScopeNotHeld, ExpiryTooLate or TooManyKeys: a key that makes another one cannot make
-    more of itself than it is.
+    Raises ScopeNotHeld, ExpiryTooLate, TooManyKeys or CredentialEnded: a key that makes another
+    one cannot make more of itself than it is.
     """
     if not scopes <= by.scopes:
         raise ScopeNotHeld
-    if isinstance(by, KeyCredential):
-        end = APIKey.objects.for_user(user).get(pk=by.key_id).expires_at
-        if end is not None and (expires_at is None or expires_at > end):
-            raise ExpiryTooLate
     key = api_keys.generate()
     row = APIKey(
         user=user,
@@ -65,9 +71,16 @@ def create_key(
         created_at=timezone.now(),
     )
     with transaction.atomic():
-        User.objects.select_for_update().get(pk=user.pk)  # of many at once, each counts the others
-        if APIKey.objects.for_user(user).live().count() >= MAX_KEYS:
-            raise TooManyKeys
+        # Of many at once each counts the others; and whoever disables the account waits.
+        locked = User.objects.select_for_update().filter(pk=user.pk).first()
+        if locked is None or not by.is_live():
+            raise CredentialEnded
+        if isinstance(by, KeyCredential):
+            row.parent = APIKey.objects.for_user(user).get(pk=by.key_id)
+            end = row.parent.expires_at
+            if end is not None and (expires_at is None or expires_at > end):
+                raise ExpiryTooLate
+        _check_number_of_keys(user)
         row.save(force_insert=True)
         audit.record(
             "key.created",
@@ -78,7 +91,16 @@ def create_key(
     return row, key
 
 
+def _check_number_of_keys(user: User) -> None:
+    own = APIKey.objects.for_user(user)
+    new = own.filter(created_at__gt=timezone.now() - timedelta(days=1))
+    if own.live().count() >= MAX_KEYS or new.count() >= MAX_NEW_A_DAY:
+        raise TooManyKeys
+
+
 def revoke_key(key: APIKey, *, actor_id: uuid.UUID | None) -> None:
+    """Revoke a key and the keys that were made with it: whoever stole one may have made more."""
     with transaction.atomic():
-        if APIKey.objects.filter(pk=key.pk).revoke():
-            audit.record("key.revoked", actor_id=actor_id, subject_id=key.id)
+        for each in APIKey.objects.all().with_descendants(key):
+            if APIKey.objects.filter(pk=each.pk).revoke():
+                audit.record("key.revoked", actor_id=actor_id, subject_id=each.id)

@@ -12,7 +12,7 @@ from accounts.models import Kind, Link, User
 from accounts.services.links import InvalidLink
 from accounts.services.recovery import replace_password
 from accounts.services.registration import IdentityTaken
-from accounts.services.sessions import TokenPair, start_session
+from accounts.services.sessions import TokenPair, end_all_sessions, start_session
 from monitoring import audit
 from sovereigncore.api import ServiceError
 
@@ -77,3 +77,11 @@ def rename(user: User, *, full_name: str) -> None:
         User.objects.filter(pk=user.pk).update(full_name=full_name)
         audit.record("user.renamed", actor_id=user.id, subject_id=user.id)
     user.full_name = full_name
+
+
+def deactivate(user: User) -> None:
+    """Close one's own account without losing anything; staff can open it again."""
+    with transaction.atomic():
+        end_all_sessions(user, actor_id=user.id)
+        User.objects.filter(pk=user.pk).update(is_active=False)
+        audit.record("user.deactivated", actor_id=user.id, subject_id=user.id)

@@ -148,11 +148,11 @@ def refresh(*, refresh_token: str, scope: str | None = None) -> TokenPair:
     return pair
 
 
-def end_session(session: Session) -> None:
+def end_session(session: Session, *, actor_id: uuid.UUID) -> None:
     """End a session. Its access tokens are refused from the next request on, everywhere."""
     with transaction.atomic():
         if Session.objects.filter(pk=session.pk).revoke():
-            audit.record("session.ended", actor_id=session.user_id, subject_id=session.id)
+            audit.record("session.ended", actor_id=actor_id, subject_id=session.id)
 
 
 def end_all_sessions(user: User, *, actor_id: uuid.UUID | None) -> None:

@@ -2,7 +2,13 @@
 
 from accounts.views.auth import JWKSView, LogoutView, MeView, TokenRefreshView, TokenView
 from accounts.views.keys import KeyViewSet
-from accounts.views.profile import AddressChangeView, PasswordView, ProfileView
+from accounts.views.profile import (
+    AddressChangeView,
+    DeactivateView,
+    ExportView,
+    PasswordView,
+    ProfileView,
+)
 from accounts.views.public import PublicView
 from accounts.views.recovery import PasswordResetConfirmView, PasswordResetRequestView
 from accounts.views.registration import InvitationViewSet, RegisterView, VerifyAddressView
@@ -11,6 +17,8 @@ from accounts.views.staff import UserViewSet
 
 __all__ = [
     "AddressChangeView",
+    "DeactivateView",
+    "ExportView",
     "InvitationViewSet",
     "JWKSView",
     "KeyViewSet",

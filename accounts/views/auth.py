@@ -79,7 +79,8 @@ class LogoutView(APIView):
         credential = request.auth
         if isinstance(credential, SessionCredential):
             own = Session.objects.for_user(request.user)
-            services.end_session(own.get(pk=credential.session_id))
+            session = own.get(pk=credential.session_id)
+            services.end_session(session, actor_id=request.user.id)
         else:
             keys = APIKey.objects.for_user(request.user)
             services.revoke_key(keys.get(pk=credential.key_id), actor_id=request.user.id)  # type: ignore[union-attr]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.http import FileResponse, HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -12,6 +14,7 @@ from accounts import services
 from accounts.models import Purpose, User
 from accounts.serializers import (
     PasswordChangeRequest,
+    PasswordRequest,
     ProfileRequest,
     ProfileResponse,
     TokenOnlyRequest,
@@ -20,6 +23,8 @@ from accounts.serializers import (
 from accounts.views.auth import token_response
 from accounts.views.public import PublicView
 from sovereigncore import ratelimit
+
+_EXPORTS = "5/h"
 
 
 def limit_password_guesses(request: Request) -> None:
@@ -54,6 +59,43 @@ class ProfileView(APIView):
         if "full_name" in given:
             services.rename(request.user, full_name=given["full_name"])
         return Response(ProfileResponse(request.user).data)
+
+    @extend_schema(request=PasswordRequest, responses={204: None})
+    def delete(self, request: Request) -> Response:
+        """Erase oneself: the account and everything held about it. Needs the password."""
+        user = _with_password(request)
+        services.erase_user(user, by=user)
+        return Response(status=204)
+
+
+def _with_password(request: Request) -> User:
+    """Whoever asks, once they have given their password too."""
+    assert isinstance(request.user, User)
+    form = PasswordRequest(data=request.data)
+    form.is_valid(raise_exception=True)
+    limit_password_guesses(request)
+    services.check_own_password(request.user, form.validated_data["current_password"])
+    return request.user
+
+
+class DeactivateView(APIView):
+    @extend_schema(request=PasswordRequest, responses={204: None})
+    def post(self, request: Request) -> Response:
+        """Close the account and keep what is in it; staff can open it again."""
+        services.deactivate(_with_password(request))
+        return Response(status=204)
+
+
+class ExportView(APIView):
+    @extend_schema(responses={(200, "application/zip"): OpenApiTypes.BINARY})
+    def get(self, request: Request) -> HttpResponseBase:
+        """Everything held about oneself, as a ZIP of JSON files. Five times an hour at most."""
+        assert isinstance(request.user, User)
+        caller = f"user:{request.user.pk}"
+        ratelimit.enforce(request._request, group="export", rate=_EXPORTS, caller=caller)
+        archive = services.export_user(request.user, actor_id=request.user.id)
+        name = f"{request.user.username}.zip"
+        return FileResponse(archive, as_attachment=True, filename=name)
 
 
 class PasswordView(APIView):

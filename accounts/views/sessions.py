@@ -28,7 +28,8 @@ class SessionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Session]):
     @extend_schema(responses={204: None})
     def end(self, request: Request, **kwargs: Any) -> Response:
         """End one session."""
-        services.end_session(self.get_object())
+        assert isinstance(request.user, User)
+        services.end_session(self.get_object(), actor_id=request.user.id)
         return Response(status=204)
 
     @extend_schema(operation_id="auth_sessions_destroy_all", responses={204: None})

@@ -76,11 +76,7 @@ ROUTES: dict[str, Route] = {
     "metrics": Route(path="/metrics", methods=page()),  # from this host, while no token is set
     "jwks": Route(path="/.well-known/jwks.json", methods={**page(), "OPTIONS": PUBLIC}),
     "docs": Route(path="/api/docs", methods={**page(), "OPTIONS": PUBLIC}),
-    "schema": Route(  # while API_DOCS is on
-        path="/api/schema",
-        methods=dict.fromkeys(("GET", "HEAD", "OPTIONS"), (200, 200, 200, 200, 401)),
-        otherwise=(405, 405, 405, 405, 401),
-    ),
+    "schema": Route(path="/api/schema", methods={**page(), "OPTIONS": PUBLIC}),  # API_DOCS is on
     "token": Route(path="/api/v1/auth/token", methods={"POST": same(400), "OPTIONS": PUBLIC}),
     "token-refresh": Route(
         path="/api/v1/auth/token/refresh", methods={"POST": same(400), "OPTIONS": PUBLIC}
@@ -126,7 +122,19 @@ ROUTES: dict[str, Route] = {
     "user-send-reset": staff_action("send-reset", 202),
     "profile": Route(
         path="/api/v1/users/me",
-        methods={**readable(), "PATCH": (401, 200, 403, 200, 401)},  # nothing to change is fine
+        methods={
+            **readable(),
+            "PATCH": (401, 200, 403, 200, 401),  # nothing to change is fine
+            "DELETE": NEEDS_WRITE,
+        },
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "export": Route(
+        path="/api/v1/users/me/export", methods=readable(), otherwise=NO_METHOD_FOR_USERS
+    ),
+    "deactivate": Route(
+        path="/api/v1/users/me/deactivate",
+        methods={"POST": NEEDS_WRITE, "OPTIONS": READ, **NOT_READABLE},
         otherwise=NO_METHOD_FOR_USERS,
     ),
     "password": Route(
@@ -241,6 +249,11 @@ ADMIN_PAGES: dict[str, AdminPage] = {
     "admin:accounts_session_change": admin("accounts/session/{session}/change/", 403, 200),
     "admin:accounts_session_history": admin("accounts/session/{session}/history/", 403, 200),
     "admin:accounts_session_delete": admin("accounts/session/{session}/delete/", 403, 403),
+    "admin:accounts_apikey_changelist": admin("accounts/apikey/", 403, 200),
+    "admin:accounts_apikey_add": admin("accounts/apikey/add/", 403, 403),
+    "admin:accounts_apikey_change": admin("accounts/apikey/{key}/change/", 403, 200),
+    "admin:accounts_apikey_history": admin("accounts/apikey/{key}/history/", 403, 200),
+    "admin:accounts_apikey_delete": admin("accounts/apikey/{key}/delete/", 403, 403),
     "admin:consciousness_query_changelist": admin("consciousness/query/", 403, 200),
     "admin:consciousness_query_add": admin("consciousness/query/add/", 403, 403),
     "admin:consciousness_query_change": admin("consciousness/query/{query}/change/", 403, 200),
@@ -250,6 +263,7 @@ ADMIN_PAGES: dict[str, AdminPage] = {
 # Django's catch-alls inside the admin have no name; each only redirects or answers 404.
 UNNAMED = {
     r"admin/accounts/user/<path:object_id>/",
+    r"admin/accounts/apikey/<path:object_id>/",
     r"admin/accounts/session/<path:object_id>/",
     r"admin/consciousness/query/<path:object_id>/",
     r"admin/(?P<url>.*)$",

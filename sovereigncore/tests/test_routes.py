@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -81,7 +80,8 @@ def caller(client_of: Callable[..., APIClient], db: None) -> Callable[..., APICl
         if carrier == "key":
             APIKey.objects.for_user(user).delete()
             scopes = frozenset({"read"}) if kind == "reader" else user.scopes
-            by = SessionCredential(session_id=uuid.uuid4(), scopes=scopes)
+            session = Session.objects.for_user(user).latest("created_at")
+            by = SessionCredential(session_id=session.pk, scopes=scopes)
             _, key = create_key(user, by=by, name="the same", scopes=scopes, expires_at=None)
             client.credentials(HTTP_AUTHORIZATION=f"Bearer {key}")
         if kind == "disabled":
