@@ -14,6 +14,7 @@ from django.test import TransactionTestCase
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+from accounts import hashing
 from accounts.models import User
 from monitoring import append_only
 from monitoring.awareness import awareness
@@ -51,6 +52,13 @@ def _clean_counters() -> None:
     """No test meets another one's rate limits."""
     for name in ("default", "ratelimit", "ratelimit_local"):
         caches[name].clear()
+
+
+@pytest.fixture(autouse=True)
+def _hashes_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty may race for one row, and none is refused for want of a free hash: see
+    accounts/tests/test_brute_force.py for that."""
+    monkeypatch.setattr(hashing, "slots", hashing._Slots(64))
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ ACTIONS = {
     "password.reset_sent": "An administrator had a reset link mailed.",
     "invitation.made": "An invitation to register was made.",
     "invitation.revoked": "An invitation was revoked.",
+    "keys.rotated": "The operator took a step in rotating the keys that sign tokens.",
     "otp.enrolled": "A second factor was set up; backup codes were made.",
     "otp.codes_renewed": "Backup codes were replaced.",
     "otp.removed": "A second factor was removed.",

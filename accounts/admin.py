@@ -15,8 +15,9 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from accounts import services
 from accounts.forms import UserAddForm, UserEditForm
-from accounts.models import APIKey, Link, Session, User
+from accounts.models import APIKey, Session, User
 from accounts.services import second_factor
+from accounts.services.links import end_links
 from monitoring import audit
 from sovereigncore.api import ServiceError
 
@@ -55,6 +56,8 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
             obj.token_epoch += 1
         with transaction.atomic():
             super().save_model(request, obj, form, change)
+            if "email" in changed:
+                end_links(obj)
             audit.record(
                 "user.changed_by_staff" if change else "user.made_by_staff",
                 actor_id=request.user.pk,
@@ -69,7 +72,7 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
         with transaction.atomic():
             response = super().user_change_password(request, id, form_url)
             if isinstance(response, HttpResponseRedirect):  # it is done
-                Link.objects.filter(user_id=id).revoke()
+                end_links(User(pk=id))
                 audit.record("password.set_by_staff", actor_id=request.user.pk, subject_id=id)
         return response
 

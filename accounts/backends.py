@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from accounts.brute_force import Attempt
 from accounts.identity import canonical
-from accounts.models import User
+from accounts.models import Link, Purpose, User
 from accounts.validators import MaximumLengthValidator
 
 
@@ -40,6 +40,9 @@ class CanonicalBackend(ModelBackend):
                 attempt.failed()
             else:
                 attempt.succeeded()
+        if user is not None:
+            # Whoever logs in knows the password: a link to reset it helps nobody but a thief.
+            Link.objects.all().of_user(user, Purpose.RESET_PASSWORD).revoke()
         return user
 
     def _find(self, name: str, password: str) -> User | None:

@@ -94,6 +94,12 @@ class TokenForm(_Styled):
 
 
 class VerifyForm(TokenForm):
+    password = forms.CharField(
+        label="The password that you chose",
+        max_length=1024,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password", "autofocus": True}),
+    )
     username = forms.CharField(
         label="Another user name",
         required=False,

@@ -23,7 +23,7 @@ _MAX_WAITING = 16  # each holds a thread meanwhile; the last one's turn comes wi
 class HashingBusy(ServiceError):
     status = 503
     code = "hashing_busy"
-    default_detail = "Too many logins at once. Try again shortly."
+    default_detail = "Too many passwords to check at once. Try again shortly."
 
 
 class _Slots:

@@ -9,7 +9,8 @@ import smtplib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from email.errors import MessageError
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -29,7 +30,15 @@ _BATCH = 50
 _BATCH_TIME_S = 60.0
 # Longer than a batch can take with its last hand-over; of the job and of each mail.
 LEASE = timedelta(minutes=3)
-_MAX_RESETS_AN_HOUR = 5  # of one account: nobody's mailbox is filled with ours
+_MAX_AN_HOUR = 5  # that anybody can ask for, to one address: nobody's mailbox is filled with ours
+_ASKED_FOR = (Kind.RESET_PASSWORD, Kind.VERIFY_ADDRESS, Kind.CHANGE_ADDRESS)
+_FAULTS_OF_ONE_MAIL = (
+    smtplib.SMTPRecipientsRefused,
+    smtplib.SMTPSenderRefused,
+    smtplib.SMTPDataError,
+    ValueError,  # an address that cannot be written into a header; UnicodeError is one
+    MessageError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -77,11 +86,11 @@ def send_due() -> int:
         for mail in _claimed():
             try:
                 sent += _send(mail, connection)
-            except (OSError, smtplib.SMTPServerDisconnected, smtplib.SMTPConnectError) as error:
+            except _FAULTS_OF_ONE_MAIL as error:
+                _postpone(mail, error)
+            except OSError as error:  # the server's: away, or refusing us; SMTPException is one
                 _postpone(mail, error)
                 break
-            except smtplib.SMTPException as error:  # this mail, not the server
-                _postpone(mail, error)
             if time.monotonic() > until_s:
                 break
     finally:
@@ -101,7 +110,7 @@ def _send(mail: Mail, connection: Any) -> int:
         Mail.objects.filter(pk=mail.pk).update(given_up_at=now)
         log.warning("mail_given_up", mail=str(mail.id), kind=mail.kind)
         return 0
-    letter = _letter(mail)
+    letter = None if _is_too_much(mail, now) else _letter(mail)
     if letter is None:
         mail.delete()  # nobody to send it to; whose address it was is nobody's business
         return 0
@@ -109,6 +118,14 @@ def _send(mail: Mail, connection: Any) -> int:
     Mail.objects.filter(pk=mail.pk).update(sent_at=timezone.now(), error="")
     log.info("mail_sent", mail=str(mail.id), kind=mail.kind, attempts=mail.attempts)
     return 1
+
+
+def _is_too_much(mail: Mail, now: datetime) -> bool:
+    """Whether strangers have had enough mails sent to this address."""
+    if mail.kind not in _ASKED_FOR:
+        return False
+    lately = Mail.objects.filter(address__iexact=mail.address, sent_at__gt=now - timedelta(hours=1))
+    return lately.filter(kind__in=_ASKED_FOR).count() >= _MAX_AN_HOUR
 
 
 def _postpone(mail: Mail, error: Exception) -> None:
@@ -120,7 +137,12 @@ def _postpone(mail: Mail, error: Exception) -> None:
 def _message(mail: Mail, letter: Letter) -> EmailMultiAlternatives:
     host = urlsplit(settings.PUBLIC_BASE_URL).hostname
     part = f".{letter.link.id}" if letter.link else ""
-    context = {"url": letter.url, "base_url": settings.PUBLIC_BASE_URL, "address": letter.address}
+    wish = mail.registration
+    context = {
+        "url": letter.url,
+        "base_url": settings.PUBLIC_BASE_URL,
+        "username": wish.username if wish else "",
+    }
     message = EmailMultiAlternatives(
         subject=letter.subject,
         body=render_to_string(f"emails/{letter.template}.txt", context),
@@ -146,7 +168,8 @@ def _letter(mail: Mail) -> Letter | None:
         case Kind.CHANGE_ADDRESS:
             return _address_change(mail)
         case Kind.INVITE:
-            assert mail.link is not None
+            if mail.link is None or not Link.objects.all().live().filter(pk=mail.link.pk).exists():
+                return None
             return Letter(
                 template="invite",
                 subject="You are invited to SovereignCore",
@@ -175,13 +198,16 @@ def _reset(mail: Mail) -> Letter | None:
         return None
     links = Link.objects.of_user(user, Purpose.RESET_PASSWORD)
     lately = links.filter(created_at__gt=timezone.now() - timedelta(hours=1))
-    if mail.link is None and lately.count() >= _MAX_RESETS_AN_HOUR:
+    if mail.link is None and lately.count() >= _MAX_AN_HOUR:
+        return None
+    link = _link_for(mail, Purpose.RESET_PASSWORD, user=user)
+    if link is None:
         return None
     return Letter(
         template="reset_password",
         subject="Reset your password",
         address=user.email,  # as its owner wrote it, whatever look-alike was asked with
-        link=_link_for(mail, Purpose.RESET_PASSWORD, user=user),
+        link=link,
         path="/password-reset/confirm",
     )
 
@@ -200,6 +226,8 @@ def _verification(mail: Mail) -> Letter | None:
     link = _link_for(
         mail, Purpose.VERIFY_ADDRESS, registration=registration, address=registration.email
     )
+    if link is None:
+        return None
     return Letter(
         template="verify_address",
         subject="Confirm your e-mail address",
@@ -219,20 +247,26 @@ def _address_change(mail: Mail) -> Letter | None:
             address=mail.address,
             path="/password-reset",
         )
+    link = _link_for(mail, Purpose.CHANGE_ADDRESS, user=mail.user, address=mail.address)
+    if link is None:
+        return None
     return Letter(
         template="change_address",
         subject="Confirm your new e-mail address",
         address=mail.address,
-        link=_link_for(mail, Purpose.CHANGE_ADDRESS, user=mail.user, address=mail.address),
+        link=link,
         path="/email-change/confirm",
     )
 
 
-def _link_for(mail: Mail, purpose: Purpose, **fields: Any) -> Link:
+def _link_for(mail: Mail, purpose: Purpose, **fields: Any) -> Link | None:
     """The link that an earlier attempt made, while it is worth sending; else a new one, which is
-    then the only one that holds."""
-    if mail.link is not None and mail.link.is_worth_sending(now=timezone.now()):
-        return mail.link
+    then the only one that holds. None when that link did its work or was ended."""
+    if mail.link is not None:
+        if mail.link.used_at is not None or mail.link.revoked_at is not None:
+            return None
+        if mail.link.is_worth_sending(now=timezone.now()):
+            return mail.link
     with transaction.atomic():
         if "user" in fields:
             Link.objects.of_user(fields["user"], purpose).revoke()

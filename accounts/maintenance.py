@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
+from datetime import timedelta
 
-from django.conf import settings
 from django.contrib.sessions.models import Session as BrowserSession
 from django.utils import timezone
 
 from accounts.models import APIKey, Link, Mail, Registration, Session
+
+_OUTBOX_KEPT = timedelta(days=7)
 
 
 def flush_credentials() -> int:
@@ -20,18 +21,6 @@ def flush_credentials() -> int:
 
 def flush_mails() -> int:
     """Delete what waits for nothing any more: mails, links, registrations, files of the outbox."""
-    wishes = Registration.objects.all().delete_old()
-    return (
-        wishes
-        + Link.objects.all().delete_ended()
-        + Mail.objects.all().delete_old()
-        + _flush_outbox()
-    )
-
-
-def _flush_outbox(*, before_days: int = 7) -> int:
-    limit_s = time.time() - before_days * 24 * 3600
-    old = [path for path in settings.OUTBOX.glob("*.log") if path.stat().st_mtime < limit_s]
-    for path in old:
-        path.unlink(missing_ok=True)
-    return len(old)
+    deleted = Registration.objects.all().delete_old() + Link.objects.all().delete_ended()
+    deleted += Mail.objects.all().delete_old()
+    return deleted + outbox.delete_older_than(timezone.now() - _OUTBOX_KEPT)

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_http_methods
 from accounts import services
 from accounts.forms import AddressForm, NewPasswordForm, RegisterForm, TokenForm, VerifyForm
 from accounts.models import Link, Purpose
+from accounts.views.registration import limit_guesses
 from sovereigncore import ratelimit
 
 page = require_http_methods(["GET", "HEAD", "POST"])
@@ -59,13 +60,19 @@ def verify_address(request: HttpRequest) -> HttpResponse:
     link = _link(request, Purpose.VERIFY_ADDRESS)
     form = VerifyForm(_posted(request), initial={"token": _token(request)})
     if request.method == "POST" and form.is_valid():
+        limit_guesses(request, link)
+        given = dict(form.cleaned_data)
+        del given["token"]
         try:
-            user = services.verify_address(link, username=form.cleaned_data["username"])
+            user = services.verify_address(link, **given)
+        except services.WrongPassword as wrong:
+            form.add_error("password", wrong.detail)
         except services.IdentityTaken as taken:
             _show(taken, form)
         else:
             return _done(request, "Your account is ready", f"Log in as {user.username}.")
-    return _form(request, form, "Confirm your e-mail address", "Create my account")
+    assert link.registration is not None
+    return _form(request, form, f"Create {link.registration.username}?", "Create my account")
 
 
 @never_cache

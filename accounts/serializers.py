@@ -93,6 +93,7 @@ class RegisterRequest(StrictSerializer):
 
 class VerifyRequest(StrictSerializer):
     token = _Token()
+    password = _Password()
     username = StrictCharField(
         required=False, allow_blank=True, max_length=50, default="", validators=[validate_name]
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from email.errors import MessageError
+
 from django.core.exceptions import ValidationError
+from django.core.mail.message import sanitize_address
 from django.core.validators import validate_email
 
 from accounts.identity import canonical, is_reserved, is_username
@@ -64,5 +67,9 @@ def validate_address(address: str) -> None:
             raise ValidationError("Not an e-mail address.")
         try:
             validate_email(spelling)
-        except ValidationError as error:
+            # What mails are addressed by refuses more: overlong labels, what no header can hold.
+            sanitize_address(spelling, "utf-8")
+        except (ValidationError, ValueError, MessageError) as error:
             raise ValidationError("Not an e-mail address.") from error
+        if not spelling.isprintable():  # in quotes, mail's grammar allows control characters
+            raise ValidationError("Not an e-mail address.")

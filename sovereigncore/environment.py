@@ -187,6 +187,16 @@ class Environment:
             self.problems.append(f"{name}: {weakness}")
         return raw
 
+    def file_of(self, name: str) -> Path | None:
+        """The file that a command may write to change `name`: the one that `NAME_FILE` names, or
+        `.env` when the value stands there. None when it comes from the process environment."""
+        for source in (self._process, self._dotenv):
+            if source.get(f"{name}_FILE"):
+                return Path(source[f"{name}_FILE"])
+            if name in source:
+                return self._dotenv_path if source is self._dotenv else None
+        return None
+
     def finish(self) -> None:
         """Raise `ImproperlyConfigured` naming every problem met so far, if there was any."""
         for name in sorted(set(self._dotenv) - self._known):

@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import cast
 
 import structlog
@@ -221,7 +222,7 @@ class MethodNotAllowedMiddleware:
 
 
 class NoStoreMiddleware:
-    """`Cache-Control: no-store` on whatever was answered to a caller with credentials."""
+    """`Cache-Control: no-store` on errors and on what was answered to a caller with credentials."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -229,6 +230,8 @@ class NoStoreMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
         carries_credentials = "HTTP_AUTHORIZATION" in request.META
-        if carries_credentials or request.path.startswith(("/api/", "/v1/", "/admin")):
+        is_error = response.status_code >= HTTPStatus.BAD_REQUEST  # it may be over in a moment
+        is_private = request.path.startswith(("/api/", "/v1/", "/admin"))
+        if carries_credentials or is_private or is_error:
             response.setdefault("Cache-Control", "no-store")
         return response

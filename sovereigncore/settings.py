@@ -7,6 +7,7 @@ secrets stop the start here, before anything listens.
 from __future__ import annotations
 
 import os
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -79,6 +80,7 @@ _jwt_keys = env.secret(
     min_length=0,  # each key of the list is judged by itself
     stand_in=f"debug:{_DEBUG_ONLY}" if DEBUG and JWT_ALGORITHM == "HS256" else None,
 )
+JWT_KEYS_TEXT, JWT_KEYS_FILE, DOTENV_FILE = _jwt_keys, env.file_of("JWT_SIGNING_KEYS"), _env_file
 try:
     JWT_KEYS = parse_signing_keys(_jwt_keys, algorithm=JWT_ALGORITHM) if _jwt_keys else {}
 except ValueError as _error:
@@ -260,21 +262,25 @@ SIMPLE_JWT = {"ALGORITHM": JWT_ALGORITHM, "USER_ID_CLAIM": "sub"}
 EMAIL_URL = env.url(
     "EMAIL_URL",
     "",
-    r"smtp(\+tls|\+ssl)?://\S+",
+    r"smtp(\+tls|\+ssl)?://([^\s/?#@]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?",
     "smtp://, smtp+tls:// or smtp+ssl://[user:password@]host[:port]",
 )
 OUTBOX = DATA_DIR / "outbox"
 _mail = environ.Env.email_url_config(EMAIL_URL or "filemail://")
-EMAIL_BACKEND = _mail["EMAIL_BACKEND"]
-EMAIL_FILE_PATH = str(OUTBOX)
+EMAIL_BACKEND = _mail["EMAIL_BACKEND"] if EMAIL_URL else "accounts.outbox.EmailBackend"
 EMAIL_USE_TLS, EMAIL_USE_SSL = "EMAIL_USE_TLS" in _mail, "EMAIL_USE_SSL" in _mail
 EMAIL_HOST = _mail["EMAIL_HOST"] or "localhost"
 EMAIL_PORT = _mail["EMAIL_PORT"] or (587 if EMAIL_USE_TLS else 465 if EMAIL_USE_SSL else 25)
 EMAIL_HOST_USER = _mail["EMAIL_HOST_USER"] or ""
 EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_PASSWORD"] or ""
 EMAIL_TIMEOUT = 10
-DEFAULT_FROM_EMAIL = env.text(
-    "DEFAULT_FROM_EMAIL", f"SovereignCore <no-reply@{_public.hostname or 'localhost'}>"
+_mail_host = _public.hostname or ""
+DEFAULT_FROM_EMAIL = env.matching(
+    "DEFAULT_FROM_EMAIL",
+    # A number is no mail domain.
+    f"SovereignCore <no-reply@{_mail_host if re.search('[g-z]', _mail_host) else 'localhost'}>",
+    r'[^\s<>@,"]+@[A-Za-z0-9.-]+|[^<>@,"]+ <[^\s<>@,"]+@[A-Za-z0-9.-]+>',
+    "an address, or Name <address>",
 )
 
 # --- Limits ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 MAX_PENDING = 10_000
-_FIRST_PAUSE_S = 10
+_FIRST_PAUSE_S = 20
 _LONGEST_PAUSE_S = 3600
 
 
@@ -88,5 +88,5 @@ class Mail(models.Model):
 
     def pause(self) -> timedelta:
         """How long to wait after the latest failure: twice as long each time, up to an hour."""
-        doubled_s = _FIRST_PAUSE_S * 2 ** min(self.attempts, 20)
+        doubled_s = _FIRST_PAUSE_S << min(max(self.attempts - 1, 0), 20)
         return timedelta(seconds=min(doubled_s, _LONGEST_PAUSE_S))

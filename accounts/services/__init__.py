@@ -8,10 +8,9 @@ from accounts.services.administration import (
     sign_out,
 )
 from accounts.services.keys import create_key, revoke_key
-from accounts.services.links import InvalidLink, find_link
+from accounts.services.links import InvalidLink, WrongPassword, find_link
 from accounts.services.personal_data import erase_user, export_user
 from accounts.services.profile import (
-    WrongPassword,
     change_address,
     change_password,
     check_own_password,

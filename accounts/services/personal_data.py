@@ -5,15 +5,14 @@ from __future__ import annotations
 import uuid
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
 import orjson
 import structlog
-from django.conf import settings
 from django.db import connection, transaction
 
+from accounts import outbox
 from accounts.models import User
 from accounts.services.administration import check_authority
 from monitoring import audit, personal_data
@@ -73,18 +72,10 @@ def erase_user(user: User, *, by: User | None) -> dict[str, int]:
             raise LastSuperuser
         erased = personal_data.erase(user.id)
         audit.record("user.erased", actor_id=by.id if by else None, subject_id=user.id)
-    _erase_outbox(user.email)
+    outbox.delete_mentioning(user.email)
     transaction.on_commit(_erase_traces)
     log.info("user_erased", user_id=str(user.id))
     return erased
-
-
-def _erase_outbox(address: str) -> None:
-    """Mails that were written to files, because no mail server is set."""
-    wanted = address.lower().encode()
-    for path in Path(settings.OUTBOX).glob("*.log"):
-        if wanted in path.read_bytes().lower():
-            path.unlink(missing_ok=True)
 
 
 def _erase_traces() -> None:

@@ -9,18 +9,11 @@ from django.http import HttpRequest
 from accounts import mailing
 from accounts.authentication import KeyCredential, SessionCredential
 from accounts.models import Kind, Link, User
-from accounts.services.links import InvalidLink
+from accounts.services.links import InvalidLink, WrongPassword, end_links
 from accounts.services.recovery import replace_password
 from accounts.services.registration import IdentityTaken
 from accounts.services.sessions import TokenPair, end_all_sessions, start_session
 from monitoring import audit
-from sovereigncore.api import ServiceError
-
-
-class WrongPassword(ServiceError):
-    status = 403
-    code = "wrong_password"
-    default_detail = "The current password is not right."
 
 
 def check_own_password(user: User, password: str) -> None:
@@ -64,7 +57,7 @@ def change_address(link: Link) -> User:
             former = locked.email
             locked.email = link.address
             locked.save(update_fields=["email"])
-            Link.objects.filter(user=locked).revoke()
+            end_links(locked)
             mailing.enqueue(Kind.ADDRESS_CHANGED, former, user=locked)
             audit.record("user.address_changed", actor_id=user.id, subject_id=user.id)
     except IntegrityError as error:

@@ -9,7 +9,7 @@ from django.db import transaction
 from accounts import mailing
 from accounts.identity import canonical
 from accounts.models import APIKey, Kind, Link, Session, User
-from accounts.services.links import InvalidLink
+from accounts.services.links import InvalidLink, end_links
 from monitoring import audit
 
 log = structlog.get_logger(__name__)
@@ -47,6 +47,6 @@ def replace_password(user: User, hashed: str) -> None:
     locked.token_epoch += 1
     locked.save(update_fields=["password", "token_epoch"])
     Session.objects.for_user(locked).revoke()
-    Link.objects.filter(user=locked).revoke()
+    end_links(locked)
     mailing.enqueue(Kind.PASSWORD_CHANGED, locked.email, user=locked)
     user.password, user.token_epoch = locked.password, locked.token_epoch

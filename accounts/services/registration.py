@@ -8,13 +8,14 @@ from urllib.parse import urlencode
 
 import structlog
 from django.conf import settings
-from django.contrib.auth.hashers import make_password
+from django.contrib.auth.hashers import check_password, make_password
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from accounts import mailing
 from accounts.identity import canonical
-from accounts.models import Kind, Link, Purpose, Registration, User
-from accounts.services.links import InvalidLink, find_link
+from accounts.models import Kind, Link, Mail, Purpose, Registration, User
+from accounts.services.links import InvalidLink, WrongPassword, find_link
 from monitoring import audit, metrics
 from sovereigncore.api import ServiceError
 
@@ -90,8 +91,11 @@ def _register_invited(applicant: Applicant, token: str) -> User:
 
 def _note_wish(applicant: Applicant, hashed: str) -> None:
     with transaction.atomic():
-        # The newest wish for an address replaces those before it, with their links and mails.
-        Registration.objects.all().of_address(applicant.email).delete()
+        # The newest wish for an address replaces those before it, with their links and mails; by
+        # the same queries whether there are any.
+        former = {"registration__email_canonical": canonical(applicant.email)}
+        Link.objects.filter(**former).revoke()
+        Mail.objects.all().pending().filter(**former).update(given_up_at=timezone.now())
         registration = Registration.objects.create(
             username=applicant.username,
             email=applicant.email,
@@ -102,11 +106,21 @@ def _note_wish(applicant: Applicant, hashed: str) -> None:
         mailing.enqueue(Kind.VERIFY_ADDRESS, applicant.email, registration=registration)
 
 
-def verify_address(link: Link, *, username: str = "") -> User:
+def verify_address(link: Link, *, password: str, username: str = "") -> User:
     """Make the account whose address `link` proves. `username` replaces the one wished for, when
-    somebody else has that by now. Raises InvalidLink or IdentityTaken; the link holds then."""
+    somebody else has that by now.
+
+    The password shows that address and wish are one person's: else anybody could wish for an
+    account with another's address, and the click of its owner would give it to them.
+    Raises WrongPassword, IdentityTaken or RegistrationClosed, and the link still holds; or
+    InvalidLink.
+    """
+    if settings.REGISTRATION_MODE not in ("open", "verified"):
+        raise RegistrationClosed
     wish = link.registration
     assert wish is not None
+    if not check_password(password, wish.password):
+        raise WrongPassword("This is not the password that was chosen at registration.")
     applicant = Applicant(
         username=username or wish.username, email=wish.email, password="", full_name=wish.full_name
     )

@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from accounts import tokens
-from accounts.models import Link, Purpose, Session, User
+from accounts.models import Session, User
 from accounts.services import second_factor
 from monitoring import audit, metrics
 from sovereigncore.api import ServiceError
@@ -102,8 +102,6 @@ def start_session(user: User, scopes: frozenset[str], request: HttpRequest) -> T
     with transaction.atomic():
         session.save(force_insert=True)
         User.objects.filter(pk=user.pk).update(last_login=now)
-        # Whoever logs in knows the password: a link to reset it helps nobody but a thief.
-        Link.objects.all().of_user(user, Purpose.RESET_PASSWORD).revoke()
         audit.record("session.begun", actor_id=user.id, subject_id=session.id)
     return pair
 

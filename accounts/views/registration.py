@@ -6,6 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import QuerySet
+from django.http import HttpRequest
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, viewsets
 from rest_framework.request import Request
@@ -29,6 +30,12 @@ from sovereigncore import ratelimit
 _MAILED = {"detail": "If the address can be used, a mail with a link is on its way to it."}
 
 
+def limit_guesses(request: HttpRequest, link: Link) -> None:
+    """Before any hashing: whoever has the link need not be who chose the password."""
+    caller = f"link:{link.id}"
+    ratelimit.enforce(request, group="auth", rate=settings.RATE_LIMIT_AUTH, caller=caller)
+
+
 class RegisterView(PublicView):
     @extend_schema(request=RegisterRequest, responses={201: UserResponse, 202: MessageResponse})
     def post(self, request: Request) -> Response:
@@ -47,11 +54,13 @@ class RegisterView(PublicView):
 class VerifyAddressView(PublicView):
     @extend_schema(request=VerifyRequest, responses={201: UserResponse})
     def post(self, request: Request) -> Response:
-        """Create the account whose address the mailed link proves."""
+        """Create the account whose address the mailed link proves, with the password chosen."""
         form = VerifyRequest(data=request.data)
         form.is_valid(raise_exception=True)
-        link = services.find_link(Purpose.VERIFY_ADDRESS, form.validated_data["token"])
-        user = services.verify_address(link, username=form.validated_data["username"])
+        given = dict(form.validated_data)
+        link = services.find_link(Purpose.VERIFY_ADDRESS, given.pop("token"))
+        limit_guesses(request._request, link)
+        user = services.verify_address(link, **given)
         return Response(UserResponse(user).data, status=201)
 
 
