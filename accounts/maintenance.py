@@ -7,6 +7,7 @@ from datetime import timedelta
 from django.contrib.sessions.models import Session as BrowserSession
 from django.utils import timezone
 
+from accounts import outbox
 from accounts.models import APIKey, Link, Mail, Registration, Session
 
 _OUTBOX_KEPT = timedelta(days=7)
