@@ -7,7 +7,7 @@ VENV = .venv
 UPGRADE =
 
 .DEFAULT_GOAL = help
-.PHONY: help run test lint bench lock clean runtime dev
+.PHONY: help run test browser lint bench lock clean runtime dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,10 @@ run: runtime ## install, prepare and run everything; Ctrl-C stops it
 test: dev ## all tests, on SQLite and on PostgreSQL and Redis
 	@$(VENV)/bin/python -m tests.run $(ARGS)
 
+browser: dev ## the pages in a real Chromium, which Debian's package brings
+	@sh scripts/venv.sh browser
+	@$(VENV)/bin/python -m pytest -q -m browser tests/browser $(ARGS)
+
 lint: dev ## every static check
 	@sh scripts/lint.sh
 
@@ -25,7 +29,7 @@ bench: dev ## measure what the platform costs
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
 
 lock: dev ## pin what the requirements*.in files ask for
-	@for name in requirements requirements-engine requirements-dev; do \
+	@for name in requirements requirements-engine requirements-dev requirements-browser; do \
 		$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			$(UPGRADE) $$name.in -o $$name.txt || exit 1; \
 	done

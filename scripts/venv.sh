@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make or mend .venv: `sh scripts/venv.sh runtime` or `… dev`. Quick and silent when all is well.
+# Make or mend .venv: `sh scripts/venv.sh runtime`, `… dev` or `… browser`. Quick and silent when all is well.
 #
 # PYTHON may name the interpreter; otherwise the first that really runs and is new enough is taken.
 set -eu
@@ -79,9 +79,10 @@ exec 9<requirements.txt
 ! command -v flock >/dev/null 2>&1 || flock 9
 
 case ${1:-} in
-runtime | dev) ;;
-*) fail "usage: sh scripts/venv.sh runtime|dev" ;;
+runtime | dev | browser) ;;
+*) fail "usage: sh scripts/venv.sh runtime|dev|browser" ;;
 esac
 ensure_venv
 install runtime requirements.txt requirements-engine.txt
 [ "$1" = runtime ] || install dev requirements-dev.txt
+[ "$1" != browser ] || install browser requirements-browser.txt
