@@ -7,7 +7,7 @@ VENV = .venv
 UPGRADE =
 
 .DEFAULT_GOAL = help
-.PHONY: help run test browser lint bench lock clean runtime dev
+.PHONY: help run test browser chaos lint bench lock clean runtime dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ test: dev ## all tests, on SQLite and on PostgreSQL and Redis
 browser: dev ## the pages in a real Chromium, which Debian's package brings
 	@sh scripts/venv.sh browser
 	@$(VENV)/bin/python -m pytest -q -m browser tests/browser $(ARGS)
+
+chaos: dev ## what only a clock and broken parts can show; CHAOS_ROUNDS=5 asks more often
+	@$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos $(ARGS)
 
 lint: dev ## every static check
 	@sh scripts/lint.sh

@@ -16,7 +16,7 @@ import httpx2
 import psutil
 import pytest
 
-from tests.platform import Platform, running_platform
+from tests.platform import PASSWORD, Platform, running_platform
 from tests.stub_engine import Behaviour, StubEngine
 
 pytestmark = pytest.mark.xdist_group("platform")
@@ -217,17 +217,92 @@ def test_two_users_never_see_each_others_answers(platform: Platform) -> None:
         list(pool.map(ask, range(10)))
 
 
+def disable(platform: Platform, name: str) -> None:
+    """Disable an account by a process of its own."""
+    code = (
+        "from accounts.models import User; from accounts.services import set_active;"
+        f"set_active(User.objects.get_by_natural_key('{name}'), is_active=False)"
+    )
+    done = platform.manage("shell", "--no-imports", "-c", code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_disabled_users_next_request_is_refused(platform: Platform) -> None:
     name = platform.register("leaver")
     with platform.client(platform.log_in(name)["access_token"]) as http:
         assert http.get("/api/v1/auth/me").status_code == httpx2.codes.OK
-        code = (
-            "from accounts.models import User; from accounts.services import set_active;"
-            f"set_active(User.objects.get_by_natural_key('{name}'), is_active=False)"
-        )
-        done = platform.manage("shell", "--no-imports", "-c", code)
-        assert done.returncode == 0, done.stderr
+        disable(platform, name)
         assert http.get("/api/v1/auth/me").status_code == httpx2.codes.UNAUTHORIZED
+
+
+ME = "/api/v1/auth/me"
+
+
+def everywhere(platform: Platform, credential: str) -> set[int]:
+    """What a credential is worth on every process: new connections go to any of them."""
+    statuses = set()
+    for _ in range(20):
+        with platform.client(credential) as http:
+            statuses.add(http.get(ME).status_code)
+    return statuses
+
+
+@pytest.mark.parametrize("ending", ["revoke", "disable"])
+def test_a_key_that_ends_is_refused_by_every_process(platform: Platform, ending: str) -> None:
+    name = platform.register(f"keeper-{ending}")
+    with platform.client(platform.log_in(name)["access_token"]) as http:
+        made = http.post("/api/v1/keys", json={"name": "job", "scopes": ["read"]}).json()
+        assert everywhere(platform, made["key"]) == {200}
+        if ending == "revoke":
+            assert http.delete(f"/api/v1/keys/{made['id']}").status_code == 204
+        else:
+            disable(platform, name)
+    assert everywhere(platform, made["key"]) == {401}
+
+
+@pytest.mark.parametrize("how", ["all", "password", "erase"])
+def test_tokens_that_end_are_refused_by_every_process(platform: Platform, how: str) -> None:
+    name = platform.register(f"goer-{how}")
+    pairs = [platform.log_in(name) for _ in range(2)]
+    with platform.client(pairs[0]["access_token"]) as http:
+        if how == "all":
+            done = http.delete("/api/v1/auth/sessions")
+        elif how == "password":
+            change = {"current_password": PASSWORD, "new_password": "Another-Horse-8-Battery"}
+            done = http.post("/api/v1/users/me/password", json=change)
+        else:
+            erase = {"current_password": PASSWORD}
+            done = http.request("DELETE", "/api/v1/users/me", json=erase)
+        assert done.is_success, done.text
+    for pair in pairs:
+        assert everywhere(platform, pair["access_token"]) == {401}
+        with platform.client() as http:
+            spent = http.post(
+                "/api/v1/auth/token/refresh", json={"refresh_token": pair["refresh_token"]}
+            )
+        assert spent.status_code == 401
+
+
+def test_an_open_stream_ends_with_its_key(platform: Platform, live_stub: StubEngine) -> None:
+    name = platform.register("streamer")
+    live_stub.behave(Behaviour.SLOW, token_delay_s=0.2)
+    with platform.client(platform.log_in(name)["access_token"]) as http:
+        made = http.post("/api/v1/keys", json={"name": "job", "scopes": ["read", "write"]}).json()
+        with (
+            platform.client(made["key"]) as by_key,
+            by_key.stream(
+                "POST", PROCESS, json={"prompt": "Count to 200", "stream": True}
+            ) as reply,
+        ):
+            chunks = reply.iter_text()
+            assert "event: token" in next(chunks)
+            started_s = time.monotonic()
+            assert http.delete(f"/api/v1/keys/{made['id']}").status_code == 204
+            rest = "".join(chunks)
+            took_s = time.monotonic() - started_s
+    assert "credential_revoked" in rest
+    assert "event: done" not in rest
+    assert took_s < _SOON_S + _SOON_S
 
 
 def test_health_answers_while_the_engine_hangs(

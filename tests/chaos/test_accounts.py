@@ -1,0 +1,157 @@
+"""What only a clock can show of accounts: that time tells nothing, and that a flood starves nobody.
+
+CHAOS_ROUNDS multiplies how often things are asked: 1 takes two minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+
+from tests.platform import PASSWORD, Platform, running_platform
+from tests.stub_engine import StubEngine
+
+pytestmark = pytest.mark.chaos
+
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
+_WARM_UP = 5
+_FLOOD_S = 10.0
+_FLOODERS = 40
+_LIKE = (0.95, 1.05)  # SECURITY: medians of known and unknown
+_HEALTH_P99_S = 0.5
+
+Send = Callable[[httpx2.Client, str], httpx2.Response]
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Platform]:
+    with (
+        StubEngine() as stub,
+        running_platform(
+            stub,
+            REGISTRATION_MODE="open",
+            RATE_LIMIT_AUTH="1000000/m",
+            RATE_LIMIT_DEFAULT="1000000/m",
+            RATE_LIMIT_RESET="1000000/h",
+        ) as running,
+    ):
+        running.register("known")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def verified() -> Iterator[Platform]:
+    """One that answers registrations by mail; `known` has an account there."""
+    limits = {"RATE_LIMIT_REGISTER": "1000000/h", "RATE_LIMIT_DEFAULT": "1000000/m"}
+    with (
+        StubEngine() as stub,
+        running_platform(stub, REGISTRATION_MODE="verified", **limits) as running,
+    ):
+        code = (
+            "from accounts.models import User;"
+            f"User.objects.create_user('known', 'known@example.org', {PASSWORD!r})"
+        )
+        made = running.manage("shell", "--no-imports", "-c", code)
+        assert made.returncode == 0, made.stderr
+        yield running
+
+
+def ratio_of_medians(platform: Platform, send: Send, *, pairs: int) -> float:
+    """Known against unknown, asked in turns, so that what else the machine does meets both."""
+    times_s: dict[str, list[float]] = {"known": [], "unknown": []}
+    answers = set()
+    with platform.client() as http:
+        for number in range(_WARM_UP + pairs):
+            for kind in ("known", "unknown") if number % 2 else ("unknown", "known"):
+                started_s = time.perf_counter()
+                reply = send(http, kind)
+                if number >= _WARM_UP:
+                    times_s[kind].append(time.perf_counter() - started_s)
+                answers.add((reply.status_code, reply.text))
+    assert len(answers) == 1, "they differ in more than time"
+    return statistics.median(times_s["known"]) / statistics.median(times_s["unknown"])
+
+
+def test_time_does_not_tell_whether_a_name_exists(platform: Platform) -> None:
+    def log_in(http: httpx2.Client, kind: str) -> httpx2.Response:
+        # Each failure for a name slows the next one down, so no name is asked for twice: of the
+        # known kind there are as many as of the other.
+        name = next(names[kind])
+        return http.post("/api/v1/auth/token", data={"username": name, "password": "Wrong-1-word"})
+
+    pairs = 60 * ROUNDS
+    accounts = [f"known-{number}" for number in range(pairs + _WARM_UP)]
+    code = (
+        "from accounts.models import User; from django.contrib.auth.hashers import make_password;"
+        f"h = make_password({PASSWORD!r});"
+        "[User(username=n, email=n + '@example.org', password=h).save()"
+        f" for n in {accounts!r}]"
+    )
+    made = platform.manage("shell", "--no-imports", "-c", code)
+    assert made.returncode == 0, made.stderr
+    unknown = [f"unkno-{number}" for number in range(pairs + _WARM_UP)]
+    names = {"known": iter(accounts), "unknown": iter(unknown)}
+    ratio = ratio_of_medians(platform, log_in, pairs=pairs)
+    print(f"login, known/unknown: {ratio:.3f}")
+    assert _LIKE[0] <= ratio <= _LIKE[1]
+
+
+def test_time_does_not_tell_whose_reset_is_asked_for(platform: Platform) -> None:
+    def ask(http: httpx2.Client, kind: str) -> httpx2.Response:
+        body = {"email": f"{kind}@example.org"}
+        return http.post("/api/v1/users/password-reset/request", json=body)
+
+    ratio = ratio_of_medians(platform, ask, pairs=500 * ROUNDS)
+    print(f"reset, known/unknown: {ratio:.3f}")
+    assert _LIKE[0] <= ratio <= _LIKE[1]
+
+
+def test_time_does_not_tell_whose_address_is_registered(verified: Platform) -> None:
+    def ask(http: httpx2.Client, kind: str) -> httpx2.Response:
+        body = {
+            "username": f"u-{uuid.uuid4().hex[:12]}",
+            "email": f"{kind}@example.org",
+            "password": PASSWORD,
+        }
+        return http.post("/api/v1/users/register", json=body)
+
+    ratio = ratio_of_medians(verified, ask, pairs=50 * ROUNDS)
+    print(f"registration, known/unknown: {ratio:.3f}")
+    assert _LIKE[0] <= ratio <= _LIKE[1]
+
+
+def test_a_flood_of_logins_starves_nobody(platform: Platform) -> None:
+    stop = threading.Event()
+
+    def flood(number: int) -> None:
+        with platform.client() as http:
+            while not stop.is_set():
+                form = {"username": f"flood-{uuid.uuid4().hex}", "password": "Wrong-1-word"}
+                http.post("/api/v1/auth/token", data=form)
+
+    flooders = [threading.Thread(target=flood, args=(number,)) for number in range(_FLOODERS)]
+    for flooder in flooders:
+        flooder.start()
+    times_s = []
+    try:
+        with platform.client() as http:
+            until_s = time.monotonic() + _FLOOD_S * ROUNDS
+            while time.monotonic() < until_s:
+                started_s = time.perf_counter()
+                assert http.get("/health").status_code == httpx2.codes.OK
+                times_s.append(time.perf_counter() - started_s)
+                time.sleep(0.02)
+    finally:
+        stop.set()
+        for flooder in flooders:
+            flooder.join(30)
+    p99_s = statistics.quantiles(times_s, n=100)[98]
+    print(f"/health in a flood: p50 {statistics.median(times_s):.3f} s, p99 {p99_s:.3f} s")
+    assert p99_s < _HEALTH_P99_S
