@@ -33,6 +33,13 @@ class _Slots:
         self._free = threading.BoundedSemaphore(count)
         self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
 
+    def check_room(self) -> None:
+        """Raises HashingBusy when there is not even room to wait, before anything else is done
+        for who would be refused anyway."""
+        if not self._waiting.acquire(blocking=False):
+            raise HashingBusy(retry_after_s=2)
+        self._waiting.release()
+
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
         """Raises HashingBusy when none comes free in time, or too many wait already."""

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -187,3 +189,16 @@ def test_waiting_for_a_turn_is_bounded_too(
     for thread in threads:
         thread.join(20)
     assert len(done) == hashing._MAX_WAITING
+
+
+def test_where_there_is_no_room_to_wait_nothing_is_looked_up(
+    alice: User, one_slot: hashing._Slots, hashed: list[str]
+) -> None:
+    for _ in range(hashing._MAX_WAITING):
+        one_slot._waiting.acquire()
+    with CaptureQueriesContext(connection) as queries:
+        refused = log_in(PASSWORD)
+    for _ in range(hashing._MAX_WAITING):
+        one_slot._waiting.release()
+    assert (refused.status_code, refused["Retry-After"]) == (503, "2")
+    assert (len(queries), hashed) == (0, [])
