@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import connection, models
+import structlog
+from django.db import OperationalError, connection, models
 from django.db.models import Q
 from django.utils import timezone
 
@@ -22,6 +23,7 @@ from accounts.models import APIKey, Session, User
 _USER_FIELDS = frozenset(
     {"id", "username", "email", "full_name", "is_active", "is_staff", "is_superuser", "token_epoch"}
 )
+log = structlog.get_logger(__name__)
 _USE_IS_NOTED_EVERY = timedelta(minutes=1)
 _Fields = tuple[models.Field[Any, Any], ...]
 
@@ -85,4 +87,7 @@ def _find(model: type[models.Model], column: str, value: Any) -> Holder | None:
 def _note_use(model: type[models.Model], credential_id: uuid.UUID) -> None:
     now = timezone.now()
     unnoted = Q(last_used_at__isnull=True) | Q(last_used_at__lt=now - _USE_IS_NOTED_EVERY)
-    model._default_manager.filter(unnoted, pk=credential_id).update(last_used_at=now)
+    try:
+        model._default_manager.filter(unnoted, pk=credential_id).update(last_used_at=now)
+    except OperationalError:  # somebody else writes for long: no reason to refuse a reader
+        log.warning("use_not_noted")

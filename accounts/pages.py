@@ -25,15 +25,14 @@ page = require_http_methods(["GET", "HEAD", "POST"])
 @page
 def request_reset(request: HttpRequest) -> HttpResponse:
     form = AddressForm(_posted(request))
-    if request.method == "POST":
+    if request.method == "POST" and form.is_valid():
         ratelimit.enforce(request, group="reset", rate=settings.RATE_LIMIT_RESET)
-        if form.is_valid():
-            services.request_reset(email=form.cleaned_data["email"])
-            return _done(
-                request,
-                "Look into your mail",
-                "If there is an account with this address, a mail with a link is on its way.",
-            )
+        services.request_reset(email=form.cleaned_data["email"])
+        return _done(
+            request,
+            "Look into your mail",
+            "If there is an account with this address, a mail with a link is on its way.",
+        )
     return _form(request, form, "Reset your password", "Send me a link")
 
 
@@ -91,8 +90,8 @@ def confirm_address_change(request: HttpRequest) -> HttpResponse:
 def register(request: HttpRequest) -> HttpResponse:
     form = RegisterForm(_posted(request), initial={"token": _token(request)})
     if request.method == "POST":
-        ratelimit.enforce(request, group="register", rate=settings.RATE_LIMIT_REGISTER)
         if form.is_valid():
+            ratelimit.enforce(request, group="register", rate=settings.RATE_LIMIT_REGISTER)
             given = dict(form.cleaned_data)
             invitation = given.pop("token")
             try:

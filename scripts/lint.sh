@@ -30,7 +30,7 @@ production() {
         SECRET_KEY="$(secret)" JWT_SIGNING_KEYS="lint:$(secret)" ENGINE_API_KEY="$(secret)" \
         AUDIT_KEY="$(secret)" \
         METRICS_TOKEN="$(secret)" PUBLIC_BASE_URL=https://ai.clinic.internal \
-        TRUSTED_PROXIES=127.0.0.1 "$@"
+        TRUSTED_PROXIES=127.0.0.1 EMAIL_URL=smtp+tls://mail.clinic.internal "$@"
 }
 
 check ruff "$bin/ruff" check .

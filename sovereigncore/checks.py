@@ -42,6 +42,13 @@ def deployment(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         found.append(checks.Warning("METRICS_TOKEN is not set.", id="SC.W005"))
     if settings.API_DOCS and not on_loopback:
         found.append(checks.Warning("API_DOCS shows the API to everybody.", id="SC.W006"))
+    if not settings.EMAIL_URL and not on_loopback:
+        found.append(
+            checks.Warning(
+                "EMAIL_URL is not set: mails are files in DATA_DIR/outbox, and nobody gets one.",
+                id="SC.W007",
+            )
+        )
     return found
 
 

@@ -589,9 +589,10 @@ def test_it_is_limited_by_network_address(
     assert ask_reset().status_code == 202
 
 
-def test_malformed_requests_count_too(settings: Any, db: None, frozen_time: object) -> None:
+def test_a_typing_mistake_is_no_attempt(settings: Any, db: None, frozen_time: object) -> None:
     settings.RATE_LIMIT_RESET = "3/h"
-    assert [ask_reset("x").status_code for _ in range(4)] == [422] * 3 + [429]
+    assert [ask_reset("x").status_code for _ in range(4)] == [422] * 4
+    assert [ask_reset().status_code for _ in range(4)] == [202] * 3 + [429]
 
 
 def test_one_account_gets_five_mails_an_hour(

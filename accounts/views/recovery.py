@@ -22,9 +22,9 @@ class PasswordResetRequestView(PublicView):
     @extend_schema(request=ResetRequest, responses={202: MessageResponse})
     def post(self, request: Request) -> Response:
         """Ask for a mail with a link that sets a new password."""
-        ratelimit.enforce(request._request, group="reset", rate=settings.RATE_LIMIT_RESET)
         form = ResetRequest(data=request.data)
         form.is_valid(raise_exception=True)
+        ratelimit.enforce(request._request, group="reset", rate=settings.RATE_LIMIT_RESET)
         services.request_reset(**form.validated_data)
         return Response(_MAILED, status=202)
 

@@ -40,9 +40,10 @@ class RegisterView(PublicView):
     @extend_schema(request=RegisterRequest, responses={201: UserResponse, 202: MessageResponse})
     def post(self, request: Request) -> Response:
         """Create an account, or ask for one, as the operator has set registration."""
-        ratelimit.enforce(request._request, group="register", rate=settings.RATE_LIMIT_REGISTER)
         form = RegisterRequest(data=request.data)
         form.is_valid(raise_exception=True)
+        # Before any hashing; a typing mistake is no attempt.
+        ratelimit.enforce(request._request, group="register", rate=settings.RATE_LIMIT_REGISTER)
         given = dict(form.validated_data)
         invitation = given.pop("invitation")
         user = services.register(services.Applicant(**given), invitation=invitation)

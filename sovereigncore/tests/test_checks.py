@@ -19,6 +19,7 @@ def production(settings: Settings) -> Settings:
     settings.TRUSTED_PROXIES = [ip_network("10.0.0.0/8")]
     settings.METRICS_TOKEN = "Tz4kQ9wLm2Xc7VbN1pRs8YdF3hJg6Ka0"
     settings.API_DOCS = False
+    settings.EMAIL_URL = "smtp+tls://mail.example.org"
     return settings
 
 
@@ -83,3 +84,8 @@ def test_loopback_may_be_plain(production: Settings, host: str) -> None:
     production.METRICS_TOKEN = ""
     production.API_DOCS = True
     assert warnings() == []
+
+
+def test_nobody_would_get_a_mail(production: Settings) -> None:
+    production.EMAIL_URL = ""
+    assert warnings() == ["SC.W007"]

@@ -24,6 +24,7 @@ HTTPS = {
     "TRUSTED_PROXIES": "10.0.0.0/8",
     "METRICS_TOKEN": TOKEN,
     "API_DOCS": "false",
+    "EMAIL_URL": "smtp+tls://mail.example.org",
 }
 
 
