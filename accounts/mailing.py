@@ -218,12 +218,7 @@ def _verification(mail: Mail) -> Letter | None:
     if registration is None:
         return None
     if User.objects.filter(email_canonical=registration.email_canonical).exists():
-        return Letter(
-            template="account_exists",
-            subject="You have an account already",
-            address=mail.address,
-            path="/password-reset",
-        )
+        return _account_exists(mail)
     link = _link_for(
         mail, Purpose.VERIFY_ADDRESS, registration=registration, address=registration.email
     )
@@ -238,16 +233,20 @@ def _verification(mail: Mail) -> Letter | None:
     )
 
 
+def _account_exists(mail: Mail) -> Letter:
+    return Letter(
+        template="account_exists",
+        subject="You have an account already",
+        address=mail.address,
+        path="/password-reset",
+    )
+
+
 def _address_change(mail: Mail) -> Letter | None:
     if mail.user is None or not mail.user.is_active:
         return None
     if User.objects.filter(email_canonical=canonical(mail.address)).exists():
-        return Letter(
-            template="account_exists",
-            subject="You have an account already",
-            address=mail.address,
-            path="/password-reset",
-        )
+        return _account_exists(mail)
     link = _link_for(mail, Purpose.CHANGE_ADDRESS, user=mail.user, address=mail.address)
     if link is None:
         return None
