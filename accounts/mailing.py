@@ -22,7 +22,7 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from accounts.identity import canonical
-from accounts.models import Kind, Link, Mail, Purpose, User
+from accounts.models import Kind, Link, Mail, Purpose, Registration, User
 from accounts.models.mail import MAX_PENDING
 from sovereigncore.api import ServiceError
 
@@ -215,7 +215,7 @@ def _reset(mail: Mail) -> Letter | None:
 
 def _verification(mail: Mail) -> Letter | None:
     registration = mail.registration
-    if registration is None:
+    if registration is None or not Registration.objects.all().is_newest(registration):
         return None
     if User.objects.filter(email_canonical=registration.email_canonical).exists():
         return _account_exists(mail)

@@ -15,6 +15,11 @@ class RegistrationQuerySet(models.QuerySet["Registration"]):
     def of_address(self, address: str) -> RegistrationQuerySet:
         return self.filter(email_canonical=canonical(address))
 
+    def is_newest(self, wish: Registration) -> bool:
+        """Whether nobody has wished for an account with the same address since."""
+        later = self.filter(created_at__gt=wish.created_at, email_canonical=wish.email_canonical)
+        return not later.exists()
+
     def delete_old(self, *, before_days: int = 2) -> int:
         """Forget wishes whose link has ended."""
         limit = timezone.now() - timedelta(days=before_days)

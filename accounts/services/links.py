@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accounts.models import Kind, Link, Mail, Purpose, User
+from accounts.models import Kind, Link, Mail, Purpose, Registration, User
 from sovereigncore.api import ServiceError
 
 
@@ -22,6 +22,10 @@ def find_link(purpose: Purpose, token: str) -> Link:
     """The link of `token` while it holds. Raises InvalidLink."""
     link = Link.objects.all().find_live(purpose, token)
     if link is None or (link.user is not None and not link.user.is_active):
+        raise InvalidLink
+    if link.registration is not None and not Registration.objects.all().is_newest(
+        link.registration
+    ):
         raise InvalidLink
     return link
 

@@ -10,11 +10,10 @@ import structlog
 from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
 from accounts import mailing
 from accounts.identity import canonical
-from accounts.models import Kind, Link, Mail, Purpose, Registration, User
+from accounts.models import Kind, Link, Purpose, Registration, User
 from accounts.services.links import InvalidLink, WrongPassword, find_link
 from monitoring import audit, metrics
 from sovereigncore.api import ServiceError
@@ -90,12 +89,10 @@ def _register_invited(applicant: Applicant, token: str) -> User:
 
 
 def _note_wish(applicant: Applicant, hashed: str) -> None:
+    """The newest wish for an address is the one that counts: who sends its mail, or is shown its
+    link, looks whether it is. Nothing is done to older ones here, where it would take its time and
+    lock rows."""
     with transaction.atomic():
-        # The newest wish for an address replaces those before it, with their links and mails; by
-        # the same queries whether there are any.
-        former = {"registration__email_canonical": canonical(applicant.email)}
-        Link.objects.filter(**former).revoke()
-        Mail.objects.all().pending().filter(**former).update(given_up_at=timezone.now())
         registration = Registration.objects.create(
             username=applicant.username,
             email=applicant.email,
