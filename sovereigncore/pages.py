@@ -15,7 +15,11 @@ from django.views.decorators.vary import vary_on_headers
 @vary_on_headers("Accept")
 def home(request: HttpRequest) -> HttpResponse:
     if "text/html" in request.headers.get("Accept", ""):
-        context = {"version": settings.VERSION, "api_docs": settings.API_DOCS}
+        context = {
+            "version": settings.VERSION,
+            "api_docs": settings.API_DOCS,
+            "may_register": settings.REGISTRATION_MODE in ("open", "verified"),
+        }
         return render(request, "home.html", context)
     return JsonResponse(
         {
