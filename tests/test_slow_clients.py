@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from pytest_django import Settings
 
 from sovereigncore import web_worker
 from sovereigncore.web_worker import _Readers
@@ -210,3 +211,7 @@ def test_where_threads_are_short_the_longest_waiting_goes_first(
     clock[0] = 1.1
     assert readers.overdue(at_most=1) == [one]
     assert readers.overdue(at_most=2) == []
+
+
+def test_worker_and_application_agree_on_the_largest_body(settings: Settings) -> None:
+    assert settings.MAX_BODY_BYTES == web_worker.MAX_BODY_BYTES
