@@ -52,9 +52,16 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         changed = sorted(form.changed_data)
+        by = _staff(request)
+        before = User.objects.get(pk=obj.pk) if change else obj
+        services.check_authority(before, by=by)
+        if obj.is_superuser and not by.is_superuser:
+            raise services.NeedsSuperuser
         if change and _ENDS_SESSIONS & set(changed):
             obj.token_epoch += 1
         with transaction.atomic():
+            if change and not (obj.is_superuser and obj.is_active):
+                services.keep_a_superuser(before)
             super().save_model(request, obj, form, change)
             if "email" in changed:
                 end_links(obj)
@@ -69,12 +76,21 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
                 audit.record(action, actor_id=request.user.pk, subject_id=obj.pk)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002 - Django's name
+        user = User.objects.filter(pk=id).first()
+        if user is not None:
+            services.check_authority(user, by=_staff(request))
         with transaction.atomic():
             response = super().user_change_password(request, id, form_url)
             if isinstance(response, HttpResponseRedirect):  # it is done
                 end_links(User(pk=id))
                 audit.record("password.set_by_staff", actor_id=request.user.pk, subject_id=id)
         return response
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Rights are given by those who have them."""
+        own = super().get_readonly_fields(request, obj)
+        is_superuser = getattr(request.user, "is_superuser", False)
+        return own if is_superuser else (*own, "is_staff", "is_superuser")
 
     def delete_model(self, request: HttpRequest, obj: User) -> None:
         services.erase_user(obj, by=_staff(request))

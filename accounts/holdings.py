@@ -11,7 +11,7 @@ from django.contrib.sessions.models import Session as BrowserSession
 from django.db.models import Q
 
 from accounts.identity import canonical
-from accounts.models import APIKey, Link, Mail, Registration, Session, User
+from accounts.models import APIKey, Link, Mail, Purpose, Registration, Session, User
 from monitoring.personal_data import Holding
 
 _TABLES: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -42,6 +42,13 @@ def holdings() -> list[Holding]:
     return [account, *(Holding(name=name, export=_rows_of(name)) for name in _TABLES)]
 
 
+def addresses_of(user: User) -> set[str]:
+    """Every address that mails of theirs went to."""
+    mails = Mail.objects.filter(user=user).values_list("address", flat=True)
+    links = Link.objects.filter(user=user).exclude(address="").values_list("address", flat=True)
+    return {user.email, *mails, *links}
+
+
 def _account(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
     fields = ("id", "username", "email", "full_name", "is_active", "is_staff", "created_at")
     yield from User.objects.filter(pk=user_id).values(*fields, "last_login")
@@ -51,7 +58,11 @@ def _rows_of(name: str) -> Any:
     model, fields = _TABLES[name]
 
     def export(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
-        yield from model.objects.filter(user_id=user_id).values(*fields).iterator()
+        rows = model.objects.filter(user_id=user_id)
+        if model is Link:
+            # There is none for an address that has an account: the list would tell who has.
+            rows = rows.exclude(purpose=Purpose.CHANGE_ADDRESS, used_at__isnull=True)
+        yield from rows.values(*fields).iterator()
 
     return export
 

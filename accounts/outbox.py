@@ -48,10 +48,11 @@ def files() -> list[Path]:
     return sorted(Path(settings.OUTBOX).glob(f"*{SUFFIX}"))
 
 
-def delete_mentioning(address: str) -> int:
-    """Delete the mails that are to or about an address."""
-    wanted = address.lower().encode()
-    found = [path for path in files() if wanted in path.read_bytes().lower()]
+def delete_mentioning(addresses: set[str]) -> int:
+    """Delete the mails that are to or about one of the addresses."""
+    wanted = [address.lower().encode() for address in addresses]
+    texts = {path: path.read_bytes().lower() for path in files()}
+    found = [path for path, text in texts.items() if any(address in text for address in wanted)]
     for path in found:
         path.unlink(missing_ok=True)
     return len(found)

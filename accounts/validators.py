@@ -73,3 +73,6 @@ def validate_address(address: str) -> None:
             raise ValidationError("Not an e-mail address.") from error
         if not spelling.isprintable():  # in quotes, mail's grammar allows control characters
             raise ValidationError("Not an e-mail address.")
+    # Django's pattern takes a dotless i for an i, and the two would stand side by side.
+    if not canonical(address).rpartition("@")[0].isascii():
+        raise ValidationError("Not an e-mail address.")

@@ -1,8 +1,11 @@
 """What one can do with accounts, one module a subject."""
 
 from accounts.services.administration import (
+    LastSuperuser,
+    NeedsSuperuser,
     bootstrap_admin,
     check_authority,
+    keep_a_superuser,
     send_reset,
     set_active,
     sign_out,
@@ -45,6 +48,8 @@ __all__ = [
     "InvalidGrant",
     "InvalidLink",
     "InvalidScope",
+    "LastSuperuser",
+    "NeedsSuperuser",
     "TokenPair",
     "WrongPassword",
     "bootstrap_admin",
@@ -62,6 +67,7 @@ __all__ = [
     "find_link",
     "invitation_url",
     "invite",
+    "keep_a_superuser",
     "log_in",
     "refresh",
     "register",

@@ -28,6 +28,20 @@ class NeedsSuperuser(ServiceError):
     default_detail = "Only a superuser may change a superuser's account."
 
 
+class LastSuperuser(ServiceError):
+    status = 409
+    code = "last_superuser"
+    default_detail = "This is the last superuser: make another one first."
+
+
+def keep_a_superuser(user: User) -> None:
+    """Raises LastSuperuser when nobody could administer without `user`. In the caller's
+    transaction: of two superusers who leave at once, one waits for the other and stays."""
+    supers = User.objects.select_for_update().filter(is_superuser=True, is_active=True)
+    if [found.pk for found in supers.order_by("pk")] == [user.pk]:
+        raise LastSuperuser
+
+
 def check_authority(user: User, *, by: User | None) -> None:
     """Raise unless `by` may act on `user`. None is the operator at a terminal, who may."""
     if by is not None and user.is_superuser and not by.is_superuser:
@@ -44,6 +58,8 @@ def set_active(user: User, *, is_active: bool, by: User | None = None) -> User:
         locked = User.objects.select_for_update().get(pk=user.pk)
         if locked.is_active == is_active:
             return locked
+        if not is_active:
+            keep_a_superuser(locked)
         locked.is_active = is_active
         locked.token_epoch += 1
         locked.save(update_fields=["is_active", "token_epoch"])

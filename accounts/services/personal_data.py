@@ -12,11 +12,10 @@ import orjson
 import structlog
 from django.db import connection, transaction
 
-from accounts import outbox
+from accounts import holdings, outbox
 from accounts.models import User
-from accounts.services.administration import check_authority
+from accounts.services.administration import check_authority, keep_a_superuser
 from monitoring import audit, personal_data
-from sovereigncore.api import ServiceError
 
 _IN_MEMORY_BYTES = 5 * 1024 * 1024
 _README = """\
@@ -26,12 +25,6 @@ of no use to anybody and are left out.
 """
 
 log = structlog.get_logger(__name__)
-
-
-class LastSuperuser(ServiceError):
-    status = 409
-    code = "last_superuser"
-    default_detail = "This is the last superuser: make another one first."
 
 
 def export_user(user: User, *, actor_id: uuid.UUID | None) -> IO[bytes]:
@@ -67,12 +60,11 @@ def erase_user(user: User, *, by: User | None) -> dict[str, int]:
     """
     check_authority(user, by=by)
     with transaction.atomic():
-        supers = User.objects.select_for_update().filter(is_superuser=True, is_active=True)
-        if user.is_superuser and list(supers.values_list("pk", flat=True)) == [user.pk]:
-            raise LastSuperuser
+        keep_a_superuser(user)
+        addresses = holdings.addresses_of(user)
         erased = personal_data.erase(user.id)
         audit.record("user.erased", actor_id=by.id if by else None, subject_id=user.id)
-    outbox.delete_mentioning(user.email)
+    outbox.delete_mentioning(addresses)
     transaction.on_commit(_erase_traces)
     log.info("user_erased", user_id=str(user.id))
     return erased

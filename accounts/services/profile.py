@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from accounts import mailing
 from accounts.authentication import KeyCredential, SessionCredential
 from accounts.models import Kind, Link, User
+from accounts.services.administration import keep_a_superuser
 from accounts.services.links import InvalidLink, WrongPassword, end_links
 from accounts.services.recovery import replace_password
 from accounts.services.registration import IdentityTaken
@@ -73,8 +74,10 @@ def rename(user: User, *, full_name: str) -> None:
 
 
 def deactivate(user: User) -> None:
-    """Close one's own account without losing anything; staff can open it again."""
+    """Close one's own account without losing anything; staff can open it again. Raises
+    LastSuperuser."""
     with transaction.atomic():
+        keep_a_superuser(user)
         end_all_sessions(user, actor_id=user.id)
         User.objects.filter(pk=user.pk).update(is_active=False)
         audit.record("user.deactivated", actor_id=user.id, subject_id=user.id)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
@@ -264,3 +265,60 @@ def test_the_policy_for_scripts_is_strict_here_too(browser: Client, alice: User)
 
 def test_groups_are_not_offered(browser: Client) -> None:
     assert browser.get("/admin/auth/group/").status_code == 404
+
+
+# --- Who may change whom
+
+
+@pytest.fixture
+def helper(db: None) -> Client:
+    """Staff who may change accounts, and is no superuser."""
+    user = User.objects.create_user("helper", "helper@example.org", PASSWORD, is_staff=True)
+    for name in ("view_user", "change_user"):
+        user.user_permissions.add(Permission.objects.get(codename=name))
+    browser = Client()
+    browser.force_login(user)
+    return browser
+
+
+def save_user(browser: Client, user: User, **changed: str) -> Any:
+    form = {"username": user.username, "email": user.email, "full_name": "", "is_active": "on"}
+    return browser.post(f"/admin/accounts/user/{user.pk}/change/", {**form, **changed})
+
+
+def test_nobody_makes_themselves_superuser(helper: Client) -> None:
+    own = User.objects.get(username="helper")
+    assert save_user(helper, own, is_staff="on", is_superuser="on").status_code == 302
+    own.refresh_from_db()
+    assert (own.is_staff, own.is_superuser) == (True, False)
+
+
+def test_a_superuser_is_changed_by_superusers_only(helper: Client, staff: User) -> None:
+    assert save_user(helper, staff, full_name="pwn").status_code == 403
+    word = "Another-Horse-8-Battery"
+    form = {"usable_password": "true", "password1": word, "password2": word}
+    path = f"/admin/accounts/user/{staff.pk}/password/"
+    assert helper.post(path, form).status_code == 403
+    staff.refresh_from_db()
+    assert (staff.is_superuser, staff.full_name) == (True, "")
+    assert staff.check_password(PASSWORD)
+
+
+def test_members_are_changed_by_who_may(helper: Client, alice: User) -> None:
+    assert save_user(helper, alice, full_name="Alice A.").status_code == 302
+    alice.refresh_from_db()
+    assert alice.full_name == "Alice A."
+
+
+@pytest.mark.parametrize("kept", [{"is_staff": "on"}, {"is_staff": "on", "is_superuser": "on"}])
+def test_the_last_superuser_cannot_give_it_up(staff: User, kept: dict[str, str]) -> None:
+    browser = Client()
+    browser.force_login(staff)
+    form = {"username": staff.username, "email": staff.email, "full_name": "", **kept}
+    if "is_superuser" not in kept:
+        form["is_active"] = "on"
+    assert browser.post(f"/admin/accounts/user/{staff.pk}/change/", form).status_code == 409
+    staff.refresh_from_db()
+    assert (staff.is_superuser, staff.is_active) == (True, True)
+    User.objects.create_superuser("heidi", "heidi@example.org", PASSWORD)
+    assert browser.post(f"/admin/accounts/user/{staff.pk}/change/", form).status_code == 302

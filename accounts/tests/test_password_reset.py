@@ -147,7 +147,7 @@ def test_who_has_no_account_or_a_disabled_one_gets_no_mail(alice: User, bob: Use
 # --- The answer tells nothing ----------------------------------------------------------------
 
 PROBES = [
-    *("alice@example.org", "ALICE@EXAMPLE.ORG", "alice@\uff45xample.org", "al\u0131ce@example.org"),
+    *("alice@example.org", "ALICE@EXAMPLE.ORG", "alice@\uff45xample.org"),
     *("bob@example.org", "nobody@example.org", "n@x.org"),
 ]
 
@@ -587,6 +587,10 @@ def test_it_is_limited_by_network_address(
     assert ask_reset(REMOTE_ADDR="192.0.2.9").status_code == 202
     frozen_time.shift(timedelta(seconds=int(refused["Retry-After"])))
     assert ask_reset().status_code == 202
+
+
+def test_a_letter_that_only_looks_like_one_makes_no_address(alice: User) -> None:
+    check_invalid(ask_reset("al\u0131ce@example.org"), "email")
 
 
 def test_a_typing_mistake_is_no_attempt(settings: Any, db: None, frozen_time: object) -> None:

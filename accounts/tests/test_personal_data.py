@@ -219,10 +219,12 @@ def test_mails_that_were_written_to_files_go_too(
 ) -> None:
     settings.EMAIL_BACKEND, settings.OUTBOX = "accounts.outbox.EmailBackend", tmp_path
     Mail.objects.create(kind="password_changed", address=ADDRESS.upper())
-    assert mailing.send_due() == 2, "this one, and a reset that was asked for"
+    user = User.objects.get(username=NAME)
+    Mail.objects.create(kind="change_address", address="another@example.org", user=user)
+    assert mailing.send_due() == 3, "these, and a reset that was asked for"
     Mail.objects.create(kind="password_changed", address=bob.email)
     assert mailing.send_due() == 1
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
     assert person.delete(ME, {"current_password": PASSWORD}).status_code == 204
     (left,) = tmp_path.iterdir()
     assert bob.email in left.read_text()
@@ -253,6 +255,25 @@ def test_the_last_superuser_stays(as_staff: APIClient, staff: User) -> None:
     assert (refused.status_code, refused.json()["code"]) == (409, "last_superuser")
     User.objects.create_superuser("heidi", "heidi@example.org", PASSWORD)
     assert as_staff.delete(ME, {"current_password": PASSWORD}).status_code == 204
+
+
+def test_the_last_superuser_cannot_close_the_account_either(as_staff: APIClient) -> None:
+    refused = as_staff.post(f"{ME}/deactivate", {"current_password": PASSWORD})
+    assert (refused.status_code, refused.json()["code"]) == (409, "last_superuser")
+    assert as_staff.get("/api/v1/auth/me").status_code == 200
+
+
+def test_the_export_does_not_tell_who_has_an_account(
+    as_alice: APIClient, alice: User, bob: User
+) -> None:
+    for address in (bob.email, "free@example.org"):
+        change = {"email": address, "current_password": PASSWORD}
+        assert as_alice.patch(ME, change).status_code == 200
+    assert mailing.send_due() == 2
+    files = export(as_alice)
+    assert files["links.json"] == []
+    assert {mail["address"] for mail in files["mails.json"]} == {bob.email, "free@example.org"}
+    assert all(mail["sent_at"] for mail in files["mails.json"])
 
 
 def test_guesses_at_the_password_are_limited_before_hashing(
