@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psycopg
@@ -139,7 +140,22 @@ def _own_database() -> Iterator[dict[str, str]]:
         yield {"DATABASE_URL": server.rpartition("/")[0] + "/" + name}
     finally:
         with psycopg.connect(server, autocommit=True) as connection:
+            _drop(connection, name)
+
+
+def _drop(connection: psycopg.Connection[Any], name: str) -> None:
+    """Drop a database with whoever is connected; an autovacuum worker, which only a superuser may
+    end, is waited for."""
+    until_s = time.monotonic() + _STOP_TIMEOUT_S
+    while True:
+        try:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        except psycopg.errors.InsufficientPrivilege:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 def _manage(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
