@@ -9,7 +9,8 @@ class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
-        from accounts import actions, authentication, mailing  # noqa: F401 - registers its OpenAPI extension
+        from accounts import actions, mailing
+        from accounts import authentication as authentication  # registers its OpenAPI extension
         from accounts.holdings import holdings
         from accounts.maintenance import flush_credentials, flush_mails
         from monitoring import audit, jobs, personal_data

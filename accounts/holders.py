@@ -46,9 +46,7 @@ def of_key(digest: bytes) -> Holder | None:
 
 
 @functools.cache
-def _query(
-    model: type[models.Model], column: str
-) -> tuple[str, tuple[models.Field[Any, Any], ...]]:
+def _query(model: type[models.Model], column: str) -> tuple[str, _Fields]:
     fields = tuple(  # in the model's order, as from_db() wants them
         field for field in User._meta.concrete_fields if field.attname in _USER_FIELDS
     )

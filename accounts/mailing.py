@@ -1,6 +1,6 @@
 """Sending the mail queue: the worker's job. At least once, each time with the same Message-ID.
 
-Whether an address has an account is looked up here, minutes after whoever asked has their answer.
+Whether an address has an account is looked up here, when whoever asked has their answer already.
 """
 
 from __future__ import annotations

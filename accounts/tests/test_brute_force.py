@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -182,8 +183,9 @@ def test_waiting_for_a_turn_is_bounded_too(
     with one_slot.one():
         for thread in threads:
             thread.start()
+        until_s = time.monotonic() + 20
         while one_slot._waiting._value:
-            pass
+            assert time.monotonic() < until_s
         with pytest.raises(HashingBusy), one_slot.one():
             pytest.fail("one too many was let in")
     for thread in threads:

@@ -13,8 +13,9 @@ from rest_framework.views import APIView
 
 from accounts import services, tokens
 from accounts.authentication import SessionCredential
-from accounts.models import APIKey, Session, User
+from accounts.models import APIKey, Session
 from accounts.serializers import MeResponse, RefreshRequest, TokenRequest, TokenResponse
+from accounts.views.asking import asking_credential, asking_user
 from accounts.views.public import PublicView
 from sovereigncore import ratelimit
 from sovereigncore.api import ServiceError
@@ -75,15 +76,14 @@ class LogoutView(APIView):
     @extend_schema(request=None, responses={204: None})
     def post(self, request: Request) -> Response:
         """End this credential: the session with its tokens, or the API key."""
-        assert isinstance(request.user, User)
-        credential = request.auth
+        user, credential = asking_user(request), asking_credential(request)
         if isinstance(credential, SessionCredential):
-            own = Session.objects.for_user(request.user)
+            own = Session.objects.for_user(user)
             session = own.get(pk=credential.session_id)
-            services.end_session(session, actor_id=request.user.id)
+            services.end_session(session, actor_id=user.id)
         else:
-            keys = APIKey.objects.for_user(request.user)
-            services.revoke_key(keys.get(pk=credential.key_id), actor_id=request.user.id)  # type: ignore[union-attr]
+            keys = APIKey.objects.for_user(user)
+            services.revoke_key(keys.get(pk=credential.key_id), actor_id=user.id)
         return Response(status=204)
 
 
@@ -91,8 +91,7 @@ class MeView(APIView):
     @extend_schema(responses=MeResponse)
     def get(self, request: Request) -> Response:
         """Who is asking, and what this credential may do."""
-        assert isinstance(request.user, User)  # HasScope lets nobody else in
-        return Response(MeResponse(request.user, context={"request": request}).data)
+        return Response(MeResponse(asking_user(request), context={"request": request}).data)
 
 
 class JWKSView(PublicView):

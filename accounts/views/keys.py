@@ -11,8 +11,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import services
-from accounts.models import APIKey, User
+from accounts.models import APIKey
 from accounts.serializers import CreatedKeyResponse, KeyRequest, KeyResponse
+from accounts.views.asking import asking_credential, asking_user
 
 
 class KeyViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[APIKey]):
@@ -22,21 +23,20 @@ class KeyViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
     queryset = APIKey.objects.none()
 
     def get_queryset(self) -> QuerySet[APIKey]:
-        assert isinstance(self.request.user, User)
-        return APIKey.objects.for_user(self.request.user)
+        return APIKey.objects.for_user(asking_user(self.request))
 
     @extend_schema(request=KeyRequest, responses={201: CreatedKeyResponse})
     def create(self, request: Request) -> Response:
         """Make a key. The answer is the only place where it is ever shown."""
-        assert isinstance(request.user, User)
         form = KeyRequest(data=request.data)
         form.is_valid(raise_exception=True)
-        row, key = services.create_key(request.user, by=request.auth, **form.validated_data)  # type: ignore[arg-type]
+        row, key = services.create_key(
+            asking_user(request), by=asking_credential(request), **form.validated_data
+        )
         return Response({**KeyResponse(row).data, "key": key}, status=201)
 
     @extend_schema(responses={204: None})
     def revoke(self, request: Request, **kwargs: Any) -> Response:
         """Revoke a key: its next request is refused. It stays listed for a while."""
-        assert isinstance(request.user, User)
-        services.revoke_key(self.get_object(), actor_id=request.user.id)
+        services.revoke_key(self.get_object(), actor_id=asking_user(request).id)
         return Response(status=204)

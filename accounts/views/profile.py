@@ -20,6 +20,7 @@ from accounts.serializers import (
     TokenOnlyRequest,
     TokenResponse,
 )
+from accounts.views.asking import asking_credential, asking_user
 from accounts.views.auth import token_response
 from accounts.views.public import PublicView
 from sovereigncore import ratelimit
@@ -41,24 +42,23 @@ class ProfileView(APIView):
     @extend_schema(responses=ProfileResponse)
     def get(self, request: Request) -> Response:
         """One's own profile."""
-        assert isinstance(request.user, User)
-        return Response(ProfileResponse(request.user).data)
+        return Response(ProfileResponse(asking_user(request)).data)
 
     @extend_schema(request=ProfileRequest, responses=ProfileResponse)
     def patch(self, request: Request) -> Response:
         """Change the full name; or the address, which needs the password and changes when the
         link mailed to the new one is opened."""
-        assert isinstance(request.user, User)
+        user = asking_user(request)
         form = ProfileRequest(data=request.data)
         form.is_valid(raise_exception=True)
         given = form.validated_data
         if "email" in given:
             limit_password_guesses(request)
-            services.check_own_password(request.user, given["current_password"])
-            services.request_address_change(request.user, email=given["email"])
+            services.check_own_password(user, given["current_password"])
+            services.request_address_change(user, email=given["email"])
         if "full_name" in given:
-            services.rename(request.user, full_name=given["full_name"])
-        return Response(ProfileResponse(request.user).data)
+            services.rename(user, full_name=given["full_name"])
+        return Response(ProfileResponse(user).data)
 
     @extend_schema(request=PasswordRequest, responses={204: None})
     def delete(self, request: Request) -> Response:
@@ -70,12 +70,12 @@ class ProfileView(APIView):
 
 def _with_password(request: Request) -> User:
     """Whoever asks, once they have given their password too."""
-    assert isinstance(request.user, User)
     form = PasswordRequest(data=request.data)
     form.is_valid(raise_exception=True)
     limit_password_guesses(request)
-    services.check_own_password(request.user, form.validated_data["current_password"])
-    return request.user
+    user = asking_user(request)
+    services.check_own_password(user, form.validated_data["current_password"])
+    return user
 
 
 class DeactivateView(APIView):
@@ -90,26 +90,25 @@ class ExportView(APIView):
     @extend_schema(responses={(200, "application/zip"): OpenApiTypes.BINARY})
     def get(self, request: Request) -> HttpResponseBase:
         """Everything held about oneself, as a ZIP of JSON files. Five times an hour at most."""
-        assert isinstance(request.user, User)
         caller = f"user:{request.user.pk}"
         ratelimit.enforce(request._request, group="export", rate=_EXPORTS, caller=caller)
-        archive = services.export_user(request.user, actor_id=request.user.id)
-        name = f"{request.user.username}.zip"
-        return FileResponse(archive, as_attachment=True, filename=name)
+        user = asking_user(request)
+        archive = services.export_user(user, actor_id=user.id)
+        return FileResponse(archive, as_attachment=True, filename=f"{user.username}.zip")
 
 
 class PasswordView(APIView):
     @extend_schema(request=PasswordChangeRequest, responses=TokenResponse)
     def post(self, request: Request) -> Response:
         """Change the password. All sessions end; the answer holds the tokens of a new one."""
-        assert isinstance(request.user, User)
-        form = PasswordChangeRequest(data=request.data, context={"user": request.user})
+        user = asking_user(request)
+        form = PasswordChangeRequest(data=request.data, context={"user": user})
         form.is_valid(raise_exception=True)
         limit_password_guesses(request)
         pair = services.change_password(
-            request.user,
+            user,
             **form.validated_data,
-            by=request.auth,  # type: ignore[arg-type]
+            by=asking_credential(request),
             request=request._request,
         )
         return token_response(pair)

@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import services
-from accounts.models import Link, Purpose, User
+from accounts.models import Link, Purpose
 from accounts.serializers import (
     CreatedInvitationResponse,
     InvitationRequest,
@@ -23,6 +23,7 @@ from accounts.serializers import (
     UserResponse,
     VerifyRequest,
 )
+from accounts.views.asking import asking_user
 from accounts.views.public import PublicView
 from sovereigncore import ratelimit
 
@@ -78,16 +79,14 @@ class InvitationViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Link]):
     @extend_schema(request=InvitationRequest, responses={201: CreatedInvitationResponse})
     def create(self, request: Request) -> Response:
         """Invite somebody. The link is shown here only, and mailed if an address is given."""
-        assert isinstance(request.user, User)
         form = InvitationRequest(data=request.data)
         form.is_valid(raise_exception=True)
-        link = services.invite(email=form.validated_data["email"], actor_id=request.user.id)
+        link = services.invite(email=form.validated_data["email"], actor_id=asking_user(request).id)
         shown = {**InvitationResponse(link).data, "url": services.invitation_url(link)}
         return Response(shown, status=201)
 
     @extend_schema(responses={204: None})
     def revoke(self, request: Request, **kwargs: Any) -> Response:
         """Take an invitation back."""
-        assert isinstance(request.user, User)
-        services.revoke_invitation(self.get_object(), actor_id=request.user.id)
+        services.revoke_invitation(self.get_object(), actor_id=asking_user(request).id)
         return Response(status=204)

@@ -11,8 +11,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import services
-from accounts.models import Session, User
+from accounts.models import Session
 from accounts.serializers import SessionResponse
+from accounts.views.asking import asking_user
 
 
 class SessionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Session]):
@@ -22,19 +23,17 @@ class SessionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Session]):
     queryset = Session.objects.none()
 
     def get_queryset(self) -> QuerySet[Session]:
-        assert isinstance(self.request.user, User)
-        return Session.objects.for_user(self.request.user).live()
+        return Session.objects.for_user(asking_user(self.request)).live()
 
     @extend_schema(responses={204: None})
     def end(self, request: Request, **kwargs: Any) -> Response:
         """End one session."""
-        assert isinstance(request.user, User)
-        services.end_session(self.get_object(), actor_id=request.user.id)
+        services.end_session(self.get_object(), actor_id=asking_user(request).id)
         return Response(status=204)
 
     @extend_schema(operation_id="auth_sessions_destroy_all", responses={204: None})
     def end_all(self, request: Request) -> Response:
         """End every session, this one too."""
-        assert isinstance(request.user, User)
-        services.end_all_sessions(request.user, actor_id=request.user.id)
+        user = asking_user(request)
+        services.end_all_sessions(user, actor_id=user.id)
         return Response(status=204)

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from accounts import services
 from accounts.models import User
 from accounts.serializers import AccountResponse, SearchRequest
+from accounts.views.asking import asking_credential, asking_user
 
 
 class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[User]):
@@ -32,10 +33,9 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gen
 
     def get_object(self) -> User:
         """Somebody else's account is the same 404 as none, to whoever may not administer."""
-        assert isinstance(self.request.user, User)
         user = User.objects.find_named(self.kwargs["username"])
-        may_see = "admin" in self.request.auth.scopes or user == self.request.user  # type: ignore[union-attr]
-        if user is None or not may_see:
+        may_see = "admin" in asking_credential(self.request).scopes
+        if user is None or not (may_see or user == asking_user(self.request)):
             raise Http404
         return user
 
@@ -51,28 +51,26 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gen
     @extend_schema(request=None, responses=AccountResponse)
     def disable(self, request: Request, **kwargs: Any) -> Response:
         """Refuse the account from its next request on, and end its sessions."""
-        return self._done(services.set_active(self.get_object(), is_active=False, by=self._staff()))
+        return self._set_active(request, is_active=False)
 
     @extend_schema(request=None, responses=AccountResponse)
     def enable(self, request: Request, **kwargs: Any) -> Response:
         """Let the account in again. Its API keys hold again; its sessions do not."""
-        return self._done(services.set_active(self.get_object(), is_active=True, by=self._staff()))
+        return self._set_active(request, is_active=True)
 
     @extend_schema(request=None, responses={204: None})
     def sign_out(self, request: Request, **kwargs: Any) -> Response:
         """End all sessions of the account."""
-        services.sign_out(self.get_object(), by=self._staff())
+        services.sign_out(self.get_object(), by=asking_user(request))
         return Response(status=204)
 
     @extend_schema(request=None, responses={202: None})
     def send_reset(self, request: Request, **kwargs: Any) -> Response:
         """Mail the account's owner a link that sets a new password."""
-        services.send_reset(self.get_object(), by=self._staff())
+        services.send_reset(self.get_object(), by=asking_user(request))
         return Response(status=202)
 
-    def _staff(self) -> User:
-        assert isinstance(self.request.user, User)
-        return self.request.user
-
-    def _done(self, user: User) -> Response:
+    def _set_active(self, request: Request, *, is_active: bool) -> Response:
+        by = asking_user(request)
+        user = services.set_active(self.get_object(), is_active=is_active, by=by)
         return Response(AccountResponse(user).data)
