@@ -33,7 +33,7 @@ bench: dev ## measure what the platform costs
 
 lock: dev ## pin what the requirements*.in files ask for
 	@for name in requirements requirements-engine requirements-dev requirements-browser; do \
-		$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		$(VENV)/bin/uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes \
 			$(UPGRADE) $$name.in -o $$name.txt || exit 1; \
 	done
 

@@ -7,17 +7,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+_PINNED = r"[a-z0-9.-]+(?:\[[a-z, -]+\])?=="  # the name, with its extras
 
 
 def problems(source: Path) -> list[str]:
     locked = source.with_suffix(".txt").read_text()
-    pins = dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", locked, flags=re.MULTILINE))
+    pinned = re.findall(rf"^{_PINNED}", locked, flags=re.MULTILINE)
+    pins = {re.split(r"[\[=]", name)[0] for name in pinned}
     found = [
         f"{source.name}: {name} is not pinned; run make lock"
         for name in re.findall(r"^([a-z][a-z0-9-]*)", source.read_text(), flags=re.MULTILINE)
         if name not in pins
     ]
-    blocks = re.split(r"^(?=[a-z0-9.-]+==)", locked, flags=re.MULTILINE)[1:]
+    blocks = re.split(rf"^(?={_PINNED})", locked, flags=re.MULTILINE)[1:]
     found += [
         f"{source.stem}.txt: {block.split()[0]} has no hash"
         for block in blocks

@@ -66,7 +66,9 @@ install() {
         set -- "$@" -r "$file"
         shift
     done
-    "$python" -m pip install -qq --disable-pip-version-check --no-input --require-hashes "$@" ||
+    # The files name everything. Left to resolve by itself, pip takes a new release of a package that
+    # another one asks for with an extra, and then misses its hash.
+    "$python" -m pip install -qq --disable-pip-version-check --no-input --no-deps --require-hashes "$@" ||
         fail "pip could not install the $what packages; see above."
     # Starting is three times as quick with bytecode; it is no condition for starting.
     "$python" -m compileall -q accounts consciousness monitoring sovereigncore scripts || :
