@@ -37,9 +37,11 @@ check ruff "$bin/ruff" check .
 check format "$bin/ruff" format --check --quiet .
 check mypy "$bin/mypy" .
 check migrations-complete settings_env "$bin/python" manage.py makemigrations --check --dry-run
-# A first migration makes tables that nobody uses yet; SQLite adds their constraints by copying.
-check migrations-safe settings_env "$bin/python" manage.py lintmigrations \
-    --project-root-path . --exclude-apps otp_static otp_totp --warnings-as-errors --ignore-name 0001_initial --quiet ignore ok
+# On PostgreSQL, where an upgrade meets large tables and callers. Before the first release nobody has
+# any: those migrations may build their indexes under a lock.
+check migrations-safe settings_env "$bin/python" -m tests.servers -- "$bin/python" manage.py \
+    lintmigrations --project-root-path . --exclude-apps otp_static otp_totp --warnings-as-errors \
+    --ignore-name 0001_initial --ignore-name 0002_conversations_memory_usage_engines --quiet ignore ok
 check deploy production "$bin/python" manage.py check --deploy --fail-level WARNING
 check shell "$bin/shellcheck" scripts/*.sh .ci/run
 check locks "$bin/python" scripts/check_locks.py

@@ -11,6 +11,18 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from consciousness.models.conversation import Conversation
+
+
+class Kind(models.TextChoices):
+    """Which face of the API it came through."""
+
+    PROCESS = "process"
+    QUERY = "query"
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+
 
 class Status(models.TextChoices):
     QUEUED = "queued"
@@ -60,12 +72,26 @@ class Query(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="queries"
     )
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.SET_NULL, null=True, blank=True, related_name="queries"
+    )
+    kind = models.CharField(
+        max_length=10, choices=Kind.choices, default=Kind.PROCESS, db_default=Kind.PROCESS
+    )
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
+    engine = models.CharField(max_length=50, blank=True, default="", db_default="")
     model = models.CharField(max_length=MODEL_ID_LENGTH, blank=True, default="")
     temperature = models.FloatField()
     max_tokens = models.PositiveIntegerField()
     prompt_tokens = models.PositiveIntegerField(default=0)
     completion_tokens = models.PositiveIntegerField(default=0)
+    # Of the prompt's, those that the engine still had from an earlier one; None: it does not tell.
+    cached_tokens = models.PositiveIntegerField(null=True)
+    # Set aside of the day's quota; of a killed one, `reserved_tokens - max_tokens` is the prompt's.
+    reserved_tokens = models.PositiveIntegerField(default=0, db_default=0)
+    # Of everything that shapes the answer, where an earlier answer may serve again.
+    request_digest = models.BinaryField(max_length=32, null=True, editable=False)
+    is_cached = models.BooleanField(default=False, db_default=False)
     is_estimated = models.BooleanField(default=False)
     finish_reason = models.CharField(max_length=20, blank=True, default="")
     error_code = models.CharField(max_length=40, blank=True, default="")
@@ -82,6 +108,12 @@ class Query(models.Model):
         indexes = [
             models.Index(fields=["user", "-created_at"], name="query_history"),
             models.Index(fields=["created_at"], name="query_retention"),
+            models.Index(
+                fields=["user", "request_digest", "-created_at"],
+                name="query_cache",
+                condition=Q(request_digest__isnull=False),
+            ),
+            models.Index(fields=["conversation", "created_at"], name="query_turns"),
             models.Index(
                 fields=["lease_expires_at"],
                 name="query_orphans",
@@ -111,6 +143,11 @@ class QueryContent(models.Model):
     )
     prompt = models.TextField()
     response = models.TextField(blank=True, default="")
+    # The OpenAI face's own messages, and what it answered beyond text.
+    messages = models.JSONField(null=True)
+    message = models.JSONField(null=True)
+    # Ids, not texts: what is forgotten must not be read here.
+    memory_ids = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
 
     def __str__(self) -> str:
         return str(self.query_id)

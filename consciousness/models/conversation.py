@@ -1,0 +1,42 @@
+"""Conversations: what ties a person's queries together as turns."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import models
+from django.utils import timezone
+
+TITLE_LENGTH = 100
+
+
+class ConversationQuerySet(models.QuerySet["Conversation"]):
+    def for_user(self, user: AbstractBaseUser) -> ConversationQuerySet:
+        """The only way in for views: one's own rows."""
+        return self.filter(user_id=user.pk)
+
+
+class Conversation(models.Model):
+    """Its turns are the completed queries that point at it, oldest first; their texts are kept
+    until `RETENTION_DAYS` after the last one."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="conversations"
+    )
+    title = models.CharField(max_length=TITLE_LENGTH)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ConversationQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["user", "-updated_at", "-id"], name="conversation_newest"),
+            models.Index(fields=["updated_at"], name="conversation_retention"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
