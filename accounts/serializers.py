@@ -12,8 +12,14 @@ from django.utils import timezone
 from rest_framework import serializers
 
 from accounts.models import APIKey, Link, Session, User
+from accounts.models.user import MAX_DAILY_TOKENS
 from accounts.validators import MAX_ADDRESS_LENGTH, validate_address, validate_name
-from sovereigncore.strict import StrictCharField, StrictDateTimeField, StrictSerializer
+from sovereigncore.strict import (
+    StrictCharField,
+    StrictDateTimeField,
+    StrictIntegerField,
+    StrictSerializer,
+)
 
 _WORD = r"[\x21\x23-\x5b\x5d-\x7e]+"  # RFC 6749, section 3.3
 _SCOPE = rf"({_WORD}( {_WORD})*)?"
@@ -193,6 +199,10 @@ class SearchRequest(StrictSerializer):
     search = StrictCharField(allow_blank=True, max_length=100)
 
 
+class QuotaRequest(StrictSerializer):
+    daily_token_quota = StrictIntegerField(min_value=0, max_value=MAX_DAILY_TOKENS, allow_null=True)
+
+
 class AccountResponse(serializers.ModelSerializer[User]):
     disabled = serializers.SerializerMethodField()
 
@@ -200,7 +210,7 @@ class AccountResponse(serializers.ModelSerializer[User]):
         model = User
         fields = (
             *("id", "username", "email", "full_name", "disabled"),
-            *("is_staff", "created_at", "last_login"),
+            *("is_staff", "daily_token_quota", "created_at", "last_login"),
         )
 
     def get_disabled(self, user: User) -> bool:
