@@ -13,7 +13,12 @@ from rest_framework import serializers
 
 from accounts.models import APIKey, Link, Session, User
 from accounts.models.user import MAX_DAILY_TOKENS
-from accounts.validators import MAX_ADDRESS_LENGTH, validate_address, validate_name
+from accounts.validators import (
+    MAX_ADDRESS_LENGTH,
+    validate_address,
+    validate_line,
+    validate_name,
+)
 from sovereigncore.strict import (
     StrictCharField,
     StrictDateTimeField,
@@ -84,11 +89,18 @@ class _Token(StrictCharField):
         super().__init__(max_length=200, **kwargs)
 
 
+class _FullName(StrictCharField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            required=False, allow_blank=True, max_length=150, validators=[validate_line], **kwargs
+        )
+
+
 class RegisterRequest(StrictSerializer):
     username = StrictCharField(max_length=50, validators=[validate_name])
     email = _Address()
     password = _Password()
-    full_name = StrictCharField(required=False, allow_blank=True, max_length=150, default="")
+    full_name = _FullName(default="")
     invitation = _Token(required=False, allow_blank=True, default="")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +143,7 @@ class PasswordChangeRequest(StrictSerializer):
 
 
 class ProfileRequest(StrictSerializer):
-    full_name = StrictCharField(required=False, allow_blank=True, max_length=150)
+    full_name = _FullName()
     email = _Address(required=False)
     current_password = _Password(required=False)
 
@@ -237,7 +249,7 @@ class SessionResponse(serializers.ModelSerializer[Session]):
 
 
 class KeyRequest(StrictSerializer):
-    name = StrictCharField(max_length=100)
+    name = StrictCharField(max_length=100, validators=[validate_line])
     scopes = serializers.ListField(
         child=serializers.ChoiceField(["read", "write", "admin"]), min_length=1, max_length=3
     )
