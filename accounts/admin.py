@@ -43,6 +43,7 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
         (None, {"fields": ("username", "password")}),
         ("Person", {"fields": ("full_name", "email")}),
         ("Rights", {"fields": ("is_active", "is_staff", "is_superuser")}),
+        ("Limits", {"fields": ("daily_token_quota",)}),
         ("Record", {"fields": ("last_login", "created_at", "token_epoch")}),
     )
     add_fieldsets = (

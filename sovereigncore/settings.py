@@ -289,6 +289,7 @@ RATE_LIMIT_DEFAULT = env.matching("RATE_LIMIT_DEFAULT", "100/m", *_RATE)
 RATE_LIMIT_AUTH = env.matching("RATE_LIMIT_AUTH", "5/m", *_RATE)
 RATE_LIMIT_REGISTER = env.matching("RATE_LIMIT_REGISTER", "5/h", *_RATE)
 RATE_LIMIT_RESET = env.matching("RATE_LIMIT_RESET", "3/h", *_RATE)
+DAILY_TOKEN_QUOTA = env.integer("DAILY_TOKEN_QUOTA", 1_000_000, at_least=0, at_most=10**12)
 RATELIMIT_USE_CACHE = "ratelimit"
 RATELIMIT_FAILOVER_TTL_S = 3600
 RATELIMIT_IPV6_MASK = 64  # one customer's network; a single host owns all of it

@@ -82,7 +82,11 @@ urlpatterns = [
     route(f"{API}users/me/deactivate", accounts.DeactivateView.as_view(), "deactivate"),
     route(f"{API}users/me/password", accounts.PasswordView.as_view(), "password"),
     route(f"{API}users", accounts.UserViewSet.as_view({"get": "list"}), "users"),
-    route(f"{API}users/<name:username>", accounts.UserViewSet.as_view({"get": "retrieve"}), "user"),
+    route(
+        f"{API}users/<name:username>",
+        accounts.UserViewSet.as_view({"get": "retrieve", "patch": "set_quota"}),
+        "user",
+    ),
     *(
         route(
             f"{API}users/<name:username>/{path}",

@@ -6,11 +6,14 @@ import uuid
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.core.validators import MaxValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
 from accounts.identity import canonical
+
+MAX_DAILY_TOKENS = 10**12  # whatever is counted against it stays far inside a bigint
 
 
 class UserManager(BaseUserManager["User"]):
@@ -60,6 +63,12 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_staff = models.BooleanField(default=False)
     token_epoch = models.PositiveIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    daily_token_quota = models.PositiveBigIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(MAX_DAILY_TOKENS)],
+        help_text="Tokens a day. Empty: the platform's DAILY_TOKEN_QUOTA. 0: no limit.",
+    )
 
     objects: ClassVar[UserManager] = UserManager()
 

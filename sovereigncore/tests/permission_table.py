@@ -113,7 +113,11 @@ ROUTES: dict[str, Route] = {
     ),
     "user": Route(  # {name} is somebody else
         path="/api/v1/users/{name}",
-        methods={**dict.fromkeys(("GET", "HEAD"), (401, 404, 404, 200, 401)), "OPTIONS": READ},
+        methods={
+            **dict.fromkeys(("GET", "HEAD"), (401, 404, 404, 200, 401)),
+            "PATCH": (401, 403, 403, 422, 401),  # the quota
+            "OPTIONS": READ,
+        },
         otherwise=(401, 403, 403, 405, 401),
     ),
     "user-disable": staff_action("disable", 200),
