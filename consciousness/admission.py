@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from django.conf import settings
 
@@ -35,6 +36,20 @@ class CallerGone(Exception):
     """The caller left while waiting; there is nobody to answer."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    name: str
+    capacity: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    engine: str
+
+    def renew(self) -> bool:
+        return True
+
+
 class Admission:
     """Counts and queue behind one lock. `snapshot()` may be read at any time."""
 
@@ -43,7 +58,7 @@ class Admission:
         self._waiting: deque[threading.Event] = deque()
         self._busy = 0
 
-    def snapshot(self) -> dict[str, int]:
+    def snapshot(self, capacity: int = 0) -> dict[str, int]:
         with self._lock:
             return {
                 "slots": settings.ENGINE_SLOTS,
@@ -53,7 +68,9 @@ class Admission:
             }
 
     @contextmanager
-    def slot(self, *, is_abandoned: Callable[[], bool]) -> Iterator[None]:
+    def slot(
+        self, *, caller: str, candidates: list[Candidate], is_abandoned: Callable[[], bool]
+    ) -> Iterator[Slot]:
         """Hold one engine slot.
 
         Raises QueueFull at once, QueueTimeout after QUEUE_TIMEOUT_S, and CallerGone when
@@ -67,7 +84,7 @@ class Admission:
                 self._leave(turn)
                 raise
         try:
-            yield
+            yield Slot(engine=candidates[0].name)
         finally:
             self._give_back()
 

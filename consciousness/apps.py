@@ -9,12 +9,15 @@ class ConsciousnessConfig(AppConfig):
     name = "consciousness"
 
     def ready(self) -> None:
+        from consciousness.cache import forget_old_answers
         from consciousness.engine import ask_engine
-        from consciousness.holdings import queries
+        from consciousness.holdings import all_holdings
         from consciousness.maintenance import delete_old_queries, settle_orphans
         from monitoring import health, jobs, personal_data
 
         health.registry.register("engine", ask_engine)
-        personal_data.register(queries())
+        for holding in all_holdings():
+            personal_data.register(holding)
         jobs.register("settle_orphans", settle_orphans, interval=timedelta(minutes=1))
+        jobs.register("forget_old_answers", forget_old_answers, interval=timedelta(hours=1))
         jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 import orjson
 from django.conf import settings
 
+from consciousness import bundled_model
 from consciousness import engine_errors as errors
-from consciousness.engine_generation import Generation, Timeouts, bounded_body, decoded, refusal
+from consciousness.engine_generation import (
+    CHAT_PATH,
+    Generation,
+    Timeouts,
+    bounded_body,
+    decoded,
+    refusal,
+)
 
 _MODELS_TIMEOUT_S = 1.0
 _MODELS_FRESH_S = 10.0
@@ -39,9 +48,28 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    messages: tuple[dict[str, str], ...]
+    """What is asked of a model: `messages` of a chat, or `text` to be continued. `options` are
+    further parameters of the protocol, checked by whoever took them from a caller."""
+
+    messages: tuple[Mapping[str, Any], ...] = ()
+    text: str = ""
     temperature: float
     max_tokens: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        return CHAT_PATH if self.messages else "/v1/completions"
+
+    def described(self) -> dict[str, Any]:
+        """The protocol's parameters, all that shapes the answer but the model."""
+        said = {"messages": self.messages} if self.messages else {"prompt": self.text}
+        return {
+            **said,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            **self.options,
+        }
 
 
 class Engine:
@@ -84,15 +112,16 @@ class Engine:
     ) -> Generation:
         """Start a generation. Close it, whatever happens."""
         body = {
+            **prompt.described(),
             "model": model.id,
-            "messages": prompt.messages,
-            "temperature": prompt.temperature,
-            "max_tokens": prompt.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
             **_COUNTING.get(model.owned_by, {}),
         }
-        return Generation(self._http, orjson.dumps(body), timeouts or Timeouts())
+        if model.id == bundled_model.BUNDLED_NAME and "stop" in body:
+            # A caller's own stops replace the server's, and a base model would go on asking itself.
+            body["stop"] = [*body["stop"], *bundled_model.STOPS]
+        return Generation(self._http, orjson.dumps(body), timeouts or Timeouts(), path=prompt.path)
 
 
 def _parse_models(body: Any) -> tuple[Model, ...]:

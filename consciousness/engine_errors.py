@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from sovereigncore.api import ServiceError
 
 
 class EngineError(ServiceError):
     """Any failure of the engine or on the way to it."""
+
+    is_engines_own: ClassVar[bool] = True  # another engine might do better
 
 
 class EngineUnavailable(EngineError):
@@ -60,6 +62,7 @@ class PromptTooLong(EngineError):
     status = 422
     code = "context_length_exceeded"
     default_detail = "The prompt and max_tokens do not fit into the model's context window."
+    is_engines_own = False
 
 
 def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError:

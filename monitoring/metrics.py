@@ -37,6 +37,14 @@ REGISTRATIONS = Counter("sovereigncore_registrations_total", "Accounts registere
 QUERIES = Counter(
     "sovereigncore_queries_total", "Consciousness queries by final status.", ["status"]
 )
+CACHE_LOOKUPS = Counter(
+    "sovereigncore_answer_cache_lookups_total",
+    "Requests that an earlier answer could have served, by result: hit or miss.",
+    ["result"],
+)
+QUOTA_REFUSALS = Counter(
+    "sovereigncore_quota_refusals_total", "Requests refused by a daily token quota."
+)
 TOKENS = Counter("sovereigncore_tokens_total", "Tokens settled, by kind.", ["kind"])
 TIME_TO_FIRST_TOKEN = Histogram(
     "sovereigncore_time_to_first_token_seconds",

@@ -323,6 +323,8 @@ ENGINE_SILENCE_TIMEOUT_S = env.number("ENGINE_SILENCE_TIMEOUT_S", 30, at_least=0
 ENGINE_TOTAL_TIMEOUT_S = env.number("ENGINE_TOTAL_TIMEOUT_S", 600, at_least=1, at_most=86400)
 QUEUE_LIMIT = env.integer("QUEUE_LIMIT", 64, at_least=0, at_most=900)
 QUEUE_TIMEOUT_S = env.number("QUEUE_TIMEOUT_S", 20, at_least=0, at_most=600)
+CACHE_TTL_S = env.integer("CACHE_TTL_S", 3600, at_least=0, at_most=30 * 86400)
+CACHE_MAX_ENTRIES = env.integer("CACHE_MAX_ENTRIES", 100_000, at_least=0, at_most=10**8)
 RETENTION_DAYS = env.integer("RETENTION_DAYS", 30, at_least=1, at_most=3650)
 if WEB_THREADS < QUEUE_LIMIT + ENGINE_SLOTS + 32:
     env.problems.append(
@@ -358,6 +360,10 @@ for _reading in ("memory", "disk"):
         )
 if GOVERNOR["temp_conserve_c"] > GOVERNOR["temp_survive_c"]:
     env.problems.append("GOVERNOR_TEMP_CONSERVE_C: above the one of SURVIVE")
+
+GOVERNOR_CONSERVE_MAX_TOKENS = env.integer(
+    "GOVERNOR_CONSERVE_MAX_TOKENS", 256, at_least=1, at_most=32768
+)
 
 # --- REST framework and its documentation ----------------------------------------------------
 REST_FRAMEWORK = {
