@@ -21,7 +21,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from consciousness import engine_errors
-from consciousness.admission import CallerGone, admission
+from consciousness.admission import CallerGone, Candidate, admission
 from consciousness.engine import Model, Prompt, default_engine
 from consciousness.engine_generation import Generation
 from consciousness.engine_stream import Usage
@@ -130,7 +130,7 @@ def stream_query(
     progress = _Progress(query_id=_accept(user, ask))
     outcome: dict[str, Any] = {"status": Status.CANCELLED}
     try:
-        yield from _generate(progress, ask, is_abandoned)
+        yield from _generate(progress, user, ask, is_abandoned)
         outcome = {"status": Status.COMPLETED}
     except ServiceError as error:
         outcome = {"status": Status.FAILED, "error_code": error.code}
@@ -172,7 +172,7 @@ def _accept(user: Any, ask: Ask) -> uuid.UUID:
 
 
 def _generate(
-    progress: _Progress, ask: Ask, is_abandoned: Callable[[], bool]
+    progress: _Progress, user: Any, ask: Ask, is_abandoned: Callable[[], bool]
 ) -> Generator[str | None, None, None]:
     engine = default_engine()
     model = _choose(engine.models(), ask.model)
@@ -180,12 +180,14 @@ def _generate(
     prompt = Prompt(
         messages=messages_for(ask), temperature=ask.temperature, max_tokens=ask.max_tokens
     )
-    with admission.slot(is_abandoned=is_abandoned):
+    engines = [Candidate(name="default", capacity=settings.ENGINE_SLOTS)]
+    with admission.slot(caller=str(user.pk), candidates=engines, is_abandoned=is_abandoned) as slot:
         Query.objects.active().filter(id=progress.query_id).update(status=Status.RUNNING)
         release_connection()
         progress.generation = engine.generate(prompt, model=model)
         try:
             for text in progress.generation:
+                slot.renew()
                 if text:
                     if not progress.parts and progress.generation.first_token_after_s is not None:
                         metrics.TIME_TO_FIRST_TOKEN.observe(progress.generation.first_token_after_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
 from django.http import HttpResponseBase, StreamingHttpResponse
 from django.utils import timezone
@@ -112,7 +113,7 @@ class StateView(APIView):
             {
                 **awareness.current().described(),
                 "engine": services.engine_summary(),
-                "queue": admission.snapshot(),
+                "queue": admission.snapshot(settings.ENGINE_SLOTS),
                 "timestamp": timezone.now(),
             }
         )
@@ -129,7 +130,7 @@ class StatusView(APIView):
                 "status": "operational" if takes_work else "degraded",
                 "timestamp": timezone.now(),
                 "engine": engine,
-                "queue": admission.snapshot(),
+                "queue": admission.snapshot(settings.ENGINE_SLOTS),
             }
         )
 
