@@ -48,7 +48,8 @@ def _erase_queries(user_id: uuid.UUID) -> int:
 
 def _export_conversations(user_id: uuid.UUID) -> Rows:
     rows = Conversation.objects.filter(user_id=user_id).order_by("created_at")
-    return rows.values("id", "title", "created_at", "updated_at").iterator()
+    found: Rows = rows.values("id", "title", "created_at", "updated_at").iterator()
+    return found
 
 
 def _erase_conversations(user_id: uuid.UUID) -> int:
@@ -58,7 +59,8 @@ def _erase_conversations(user_id: uuid.UUID) -> int:
 def _export_usage(user_id: uuid.UUID) -> Rows:
     rows = UsageDay.objects.filter(user_id=user_id).order_by("day")
     told = ("day", "requests", "cache_hits", "prompt_tokens", "completion_tokens")
-    return rows.values(*told).iterator()
+    found: Rows = rows.values(*told).iterator()
+    return found
 
 
 def _erase_usage(user_id: uuid.UUID) -> int:
@@ -67,7 +69,8 @@ def _erase_usage(user_id: uuid.UUID) -> int:
 
 def _export_requests(user_id: uuid.UUID) -> Rows:
     rows = IdempotentRequest.objects.filter(user_id=user_id).order_by("created_at")
-    return rows.values("key", "created_at", "query_id").iterator()
+    found: Rows = rows.values("key", "created_at", "query_id").iterator()
+    return found
 
 
 def _erase_requests(user_id: uuid.UUID) -> int:

@@ -211,7 +211,12 @@ def _cache(prefix: str, *, entries: int) -> dict[str, object]:
         else "django_redis.cache.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": f"sovereigncore:{prefix}",
-        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 0.5, "SOCKET_TIMEOUT": 0.5},
+        "OPTIONS": {
+            "SOCKET_CONNECT_TIMEOUT": 0.5,
+            "SOCKET_TIMEOUT": 0.5,
+            # One for every thread; redis-py stops at 100 and calls that a failure of Redis.
+            "CONNECTION_POOL_KWARGS": {"max_connections": WEB_THREADS + 16},
+        },
     }
 
 
