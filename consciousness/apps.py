@@ -10,11 +10,12 @@ class ConsciousnessConfig(AppConfig):
 
     def ready(self) -> None:
         from consciousness.engine import ask_engine
-        from consciousness.holdings import queries
+        from consciousness.holdings import memories, queries
         from consciousness.maintenance import delete_old_queries, settle_orphans
         from monitoring import health, jobs, personal_data
 
         health.registry.register("engine", ask_engine)
         personal_data.register(queries())
+        personal_data.register(memories())
         jobs.register("settle_orphans", settle_orphans, interval=timedelta(minutes=1))
         jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))

@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from consciousness.models import Query
+from consciousness import memory_index
+from consciousness.models import Memory, Query
 from monitoring.personal_data import Holding
 
 
@@ -33,3 +34,19 @@ def _export(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
 
 def _erase(user_id: uuid.UUID) -> int:
     return Query.objects.filter(user_id=user_id).delete()[0]
+
+
+def memories() -> Holding:
+    return Holding(name="memories", export=_export_memories, erase=_erase_memories)
+
+
+def _export_memories(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
+    fields = ("id", "text", "created_at", "updated_at")
+    for memory in Memory.objects.filter(user_id=user_id).order_by("created_at").iterator():
+        yield {field: getattr(memory, field) for field in fields}
+
+
+def _erase_memories(user_id: uuid.UUID) -> int:
+    erased = Memory.objects.filter(user_id=user_id).delete()[0]
+    memory_index.forget_words()
+    return erased

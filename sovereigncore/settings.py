@@ -323,6 +323,7 @@ ENGINE_TOTAL_TIMEOUT_S = env.number("ENGINE_TOTAL_TIMEOUT_S", 600, at_least=1, a
 QUEUE_LIMIT = env.integer("QUEUE_LIMIT", 64, at_least=0, at_most=900)
 QUEUE_TIMEOUT_S = env.number("QUEUE_TIMEOUT_S", 20, at_least=0, at_most=600)
 RETENTION_DAYS = env.integer("RETENTION_DAYS", 30, at_least=1, at_most=3650)
+MEMORY_LIMIT = env.integer("MEMORY_LIMIT", 1000, at_least=0, at_most=100_000)
 if WEB_THREADS < QUEUE_LIMIT + ENGINE_SLOTS + 32:
     env.problems.append(
         f"WEB_THREADS: {WEB_THREADS} is too few: waiting callers hold a thread each, so it must be"

@@ -11,6 +11,7 @@ from rest_framework.routers import SimpleRouter
 from accounts import pages as account_pages
 from accounts import views as accounts
 from consciousness import views as consciousness
+from consciousness.memory_views import MemoryViewSet
 from monitoring import views as monitoring
 from sovereigncore import pages
 from sovereigncore.api import page_route, route
@@ -26,6 +27,7 @@ API = "api/v1/"
 router = SimpleRouter(use_regex_path=True)
 router.trailing_slash = "/?"
 router.register("consciousness/queries", consciousness.QueryViewSet, basename="queries")
+router.register("consciousness/memories", MemoryViewSet, basename="memories")
 
 urlpatterns = [
     path("", pages.home, name="home"),

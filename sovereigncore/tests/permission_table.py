@@ -209,6 +209,22 @@ ROUTES: dict[str, Route] = {
         },
         otherwise=NO_METHOD_FOR_USERS,
     ),
+    "memories-list": Route(
+        path="/api/v1/consciousness/memories",
+        methods={**readable(), "POST": NEEDS_WRITE},
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "memories-detail": Route(  # {memory} is another user's
+        path="/api/v1/consciousness/memories/{memory}",
+        methods={
+            "GET": (401, 404, 404, 404, 401),
+            "HEAD": (401, 404, 404, 404, 401),
+            "PATCH": (401, 404, 403, 404, 401),
+            "DELETE": (401, 404, 403, 404, 401),
+            "OPTIONS": READ,
+        },
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from accounts.authentication import SessionCredential
 from accounts.models import APIKey, Link, Purpose, Session, User
 from accounts.services import create_key, set_active
 from conftest import PASSWORD
-from consciousness.models import Query
+from consciousness.models import Memory, Query
 from sovereigncore.tests.permission_table import (
     ADMIN_PAGES,
     CALLERS,
@@ -58,6 +58,7 @@ def ids(bob: User) -> dict[str, str]:
         "session": str(session.pk),
         "query": str(query.pk),
         "key": str(key.pk),
+        "memory": str(Memory.objects.create(user=bob, text="a fact").pk),
         "name": bob.username,
         "link": str(Link.objects.all().issue(Purpose.INVITE).pk),
     }
@@ -174,7 +175,7 @@ def test_a_browser_session_opens_no_api_route(staff: User) -> None:
         anonymous = route.expected("GET")[0]
         if anonymous == 401:
             path = route.path.format(
-                **dict.fromkeys(("query", "session", "key", "link", "name"), "0" * 36)
+                **dict.fromkeys(("query", "memory", "session", "key", "link", "name"), "0" * 36)
             )
             assert browser.get(path).status_code == 401, name
 
