@@ -331,6 +331,7 @@ QUEUE_TIMEOUT_S = env.number("QUEUE_TIMEOUT_S", 20, at_least=0, at_most=600)
 CACHE_TTL_S = env.integer("CACHE_TTL_S", 3600, at_least=0, at_most=30 * 86400)
 CACHE_MAX_ENTRIES = env.integer("CACHE_MAX_ENTRIES", 100_000, at_least=0, at_most=10**8)
 RETENTION_DAYS = env.integer("RETENTION_DAYS", 30, at_least=1, at_most=3650)
+MEMORY_LIMIT = env.integer("MEMORY_LIMIT", 1000, at_least=0, at_most=100_000)
 if WEB_THREADS < QUEUE_LIMIT + ENGINE_SLOTS + 32:
     env.problems.append(
         f"WEB_THREADS: {WEB_THREADS} is too few: waiting callers hold a thread each, so it must be"
