@@ -76,7 +76,6 @@ class Plan:
 
     def _users_turn(self) -> str:
         """Data first and the question last, so that a model reads on from the question."""
-        context = self.ask.context
         blocks = [memory.rendered(self.facts), _shown_as_data(self.ask.context), self.ask.prompt]
         return "\n\n".join(block for block in blocks if block)
 
