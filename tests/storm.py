@@ -93,26 +93,26 @@ class Storm:
                 break
             is_streamed = chance.random() < 0.5
             leaves = chance.random() < _LEAVE_SHARE
-            connection = connection or http.client.HTTPConnection(
+            asking = connection or http.client.HTTPConnection(
                 "127.0.0.1", self.platform.port, timeout=_TIMEOUT_S
             )
             body = {"prompt": f"Count to {number % 7 + 3} #{number}", "max_tokens": 20}
+            connection = None
             try:
-                connection.request(
+                asking.request(
                     "POST",
                     PROCESS,
                     json.dumps({**body, "stream": is_streamed}),
                     {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
                 )
                 if leaves:
-                    self._leave(connection, is_streamed=is_streamed, after_s=chance.random() / 50)
-                    connection = None
-                    continue
-                self._hear_out(connection, is_streamed=is_streamed)
+                    self._leave(asking, is_streamed=is_streamed, after_s=chance.random() / 50)
+                else:
+                    self._hear_out(asking, is_streamed=is_streamed)
+                    connection = asking
             except (OSError, http.client.HTTPException):  # its process was killed
                 self.outcomes["broken"] += 1
-                connection.close()
-                connection = None
+                asking.close()
 
     def _leave(
         self, connection: http.client.HTTPConnection, *, is_streamed: bool, after_s: float
