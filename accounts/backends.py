@@ -59,7 +59,9 @@ class CanonicalBackend(ModelBackend):
 
 def _upgrade_for(user: User) -> Any:
     def upgrade(password: str) -> None:
-        user.password = make_password(password)  # the same password: no session ends
-        user.save(update_fields=["password"])
+        upgraded = make_password(password)  # the same password: no session ends
+        # Unless it was changed meanwhile: the old one must not come back.
+        if User.objects.filter(pk=user.pk, password=user.password).update(password=upgraded):
+            user.password = upgraded
 
     return upgrade
