@@ -9,12 +9,14 @@ class ConsciousnessConfig(AppConfig):
     name = "consciousness"
 
     def ready(self) -> None:
-        from consciousness.engine import ask_engine
+        from consciousness import actions
+        from consciousness.engines import ask_engines
         from consciousness.holdings import queries
         from consciousness.maintenance import delete_old_queries, settle_orphans
-        from monitoring import health, jobs, personal_data
+        from monitoring import audit, health, jobs, personal_data
 
-        health.registry.register("engine", ask_engine)
+        audit.register(actions.ACTIONS)
+        health.registry.register("engine", ask_engines)
         personal_data.register(queries())
         jobs.register("settle_orphans", settle_orphans, interval=timedelta(minutes=1))
         jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))

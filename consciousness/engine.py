@@ -145,8 +145,3 @@ def _engine(url: str, api_key: str) -> Engine:
 
 def default_engine() -> Engine:
     return _engine(settings.ENGINE_URL, settings.ENGINE_API_KEY)
-
-
-def ask_engine() -> None:
-    """The health probe: raises EngineError when the engine does not answer."""
-    default_engine().models(fresh=True)

@@ -20,9 +20,9 @@ from django.db import Error as DatabaseFailure
 from django.db import connection, transaction
 from django.utils import timezone
 
-from consciousness import engine_errors
 from consciousness.admission import CallerGone, admission
 from consciousness.engine import Model, Prompt, default_engine
+from consciousness.engine_errors import ModelUnknown as ModelUnknown
 from consciousness.engine_generation import Generation
 from consciousness.engine_stream import Usage
 from consciousness.models import MODEL_ID_LENGTH, Query, QueryContent, Status
@@ -41,12 +41,6 @@ class HostExhausted(ServiceError):
     status = 503
     code = "survival_mode"
     default_detail = "This host is short of resources and takes no new work."
-
-
-class ModelUnknown(ServiceError):
-    status = 422
-    code = "model_not_found"
-    default_detail = "There is no such model here; GET /api/v1/consciousness/status lists them."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +195,7 @@ def _choose(models: tuple[Model, ...], wanted: str) -> Model:
     for model in models:
         if model.id == wanted:
             return model
-    raise ModelUnknown(errors={"model": ["There is no such model here."]})
+    raise ModelUnknown
 
 
 def messages_for(ask: Ask) -> tuple[dict[str, str], ...]:
@@ -250,13 +244,3 @@ def release_connection() -> None:
     streams over four connections took three times as long while they held them."""
     if connection.vendor == "postgresql" and not connection.in_atomic_block:
         connection.close()
-
-
-def engine_summary() -> dict[str, Any]:
-    """The engine as `/state` and `/status` show it: one that failed its health probe is asked
-    again, whatever it said ten seconds ago."""
-    try:
-        models = default_engine().models(fresh=not awareness.current().is_engine_up)
-    except engine_errors.EngineError as error:
-        return {"status": "down", "code": error.code, "models": []}
-    return {"status": "up", "models": [model.id for model in models]}

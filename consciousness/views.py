@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from consciousness import services, sse
+from consciousness import engines, services, sse
 from consciousness.admission import CallerGone, admission
 from consciousness.callers import abandonment_of
 from consciousness.models import Query
@@ -111,7 +111,8 @@ class StateView(APIView):
         return Response(
             {
                 **awareness.current().described(),
-                "engine": services.engine_summary(),
+                "engine": engines.engine_summary(),
+                "engines": engines.summary(),
                 "queue": admission.snapshot(),
                 "timestamp": timezone.now(),
             }
@@ -122,7 +123,7 @@ class StatusView(APIView):
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request) -> Response:
         """Whether questions can be asked now."""
-        engine = services.engine_summary()
+        engine = engines.engine_summary()
         takes_work = engine["status"] == "up" and not awareness.current().is_host_exhausted
         return Response(
             {
