@@ -238,7 +238,7 @@ class Chat {
     this.#id = exchange.conversation;
     this.#composer.conversation = this.#id;
     this.#list.current = this.#id;
-    this.#nameIt(exchange.prompt.split(/\s+/).join(" ").slice(0, LONGEST_TITLE));
+    this.#nameIt(titleFor(exchange.prompt));
     renameAddress(`#/chat/${this.#id}`);
   }
 
@@ -259,7 +259,6 @@ class Chat {
           label: "Title",
           value: this.#slots.title.textContent,
           required: true,
-          maxlength: LONGEST_TITLE,
         },
       ],
       action: "Rename",
@@ -301,6 +300,13 @@ class Chat {
   #scrollToEnd() {
     this.#slots.scroller.scrollTop = this.#slots.scroller.scrollHeight;
   }
+}
+
+/** The title that the server makes of a first question. */
+function titleFor(prompt) {
+  const characters = [...prompt.split(/\s+/).join(" ")];
+  if (characters.length <= LONGEST_TITLE) return characters.join("");
+  return `${characters.slice(0, LONGEST_TITLE - 1).join("")}…`;
 }
 
 /** A turn of the history. */

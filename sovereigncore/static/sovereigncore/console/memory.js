@@ -1,6 +1,5 @@
 // Facts that one asked to be remembered.
 
-import { announce } from "./announce.js";
 import * as api from "./api.js";
 import { ask } from "./dialogs.js";
 import { clone, count, make, moment, whileBusy } from "./dom.js";
@@ -9,7 +8,6 @@ import { Problem, sentenceFor } from "./problems.js";
 
 const PATH = "consciousness/memories";
 const PAGE = 20;
-const LONGEST_FACT = 1000;
 
 export function memoryView({ main, setTitle }) {
   const slots = clone("memory");
@@ -40,7 +38,6 @@ export function memoryView({ main, setTitle }) {
   async function startSearch() {
     search = find.elements.search.value.trim();
     await load();
-    if (search) announce(found.textContent);
   }
 
   async function load(from = null) {
@@ -87,7 +84,6 @@ export function memoryView({ main, setTitle }) {
           rows: 4,
           value: fact.text,
           required: true,
-          maxlength: LONGEST_FACT,
         },
       ],
       action: "Save",

@@ -33,7 +33,7 @@ export function showSignIn(place, { message, signedIn }) {
       return new Problem({ status: problem.status, errors: { otp: [message] } });
     }
     if (problem.code === "invalid_scope") {
-      const detail = "This account has no administrator’s rights.";
+      const detail = "This account has no such rights.";
       return new Problem({ status: problem.status, detail });
     }
     return problem;
