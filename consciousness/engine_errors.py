@@ -65,6 +65,44 @@ class PromptTooLong(EngineError):
     is_engines_own = False
 
 
+class UnsupportedByEngine(EngineError):
+    """The caller's request asks for what this engine or its model cannot do."""
+
+    status = 400
+    code = "unsupported_parameter"
+    default_detail = "The engine cannot answer a request of this kind."
+    is_engines_own = False
+
+    def __init__(self, parameter: str = "") -> None:
+        message = "The engine or its model does not support this, or not like this."
+        super().__init__(errors={parameter: [message]} if parameter else None)
+
+
+# llama.cpp, vLLM and Ollama, refusing what a request asks for.
+_UNSUPPORTED = (
+    *("support", "requires", "must be", "cannot have", "invalid tool", "not a chat model"),
+    *("schema", "grammar", "parser", "template"),
+)
+# Which parameter their words are about; the first that is found.
+_PARAMETERS = {
+    "jinja": "messages",
+    "tool_choice": "tool_choice",
+    "tool": "tools",
+    "schema": "response_format",
+    "response_format": "response_format",
+    "grammar": "response_format",
+    "logprobs": "logprobs",
+    "field 'n'": "n",
+    "assistant message": "messages",
+    "template": "messages",
+}
+
+
+def _unsupported(words: str) -> UnsupportedByEngine:
+    found = (parameter for word, parameter in _PARAMETERS.items() if word in words)
+    return UnsupportedByEngine(next(found, ""))
+
+
 def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError:
     """The error for an engine's HTTP status (or error event), decoded JSON body and Retry-After."""
     error = body.get("error") if isinstance(body, dict) else None
@@ -81,6 +119,8 @@ def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError
     # llama.cpp: exceed_context_size_error; OpenAI and vLLM: context_length_exceeded.
     if status in (400, 413, 500) and "context" in words and ("exceed" in words or "max" in words):
         return PromptTooLong()
+    if status == 501 or (status in (400, 422) and any(word in words for word in _UNSUPPORTED)):
+        return _unsupported(words)
     if status == 503 and "loading" in words:
         return EngineLoading()
     if status in (429, 503):

@@ -37,6 +37,10 @@ def choices(model: str) -> list[Choice]:
     return [Choice(name="default", engine=engine, model=found[0], slots=settings.ENGINE_SLOTS)]
 
 
+def catalogue() -> list[Model]:
+    return list(default_engine().models())
+
+
 def note_failure(name: str, error: Exception) -> None: ...
 def note_success(name: str, *, first_token_s: float) -> None: ...
 def capacity() -> int:

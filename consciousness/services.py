@@ -7,6 +7,7 @@ thinks. `start_query` is the one way; `process_query` is the same without the pa
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Self
 
@@ -152,6 +153,15 @@ class RunningQuery:
         self._is_settled = False
 
     # --- what callers do with it -----------------------------------------------------------
+
+    @property
+    def query_id(self) -> uuid.UUID:
+        return self._accepted.query_id
+
+    @property
+    def model(self) -> str:
+        """The id of the one that answers, as far as it is known."""
+        return self._model
 
     @property
     def standing(self) -> Standing:

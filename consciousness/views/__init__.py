@@ -2,10 +2,22 @@
 
 from consciousness.views.asking import ProcessView, QueryView
 from consciousness.views.history import ConversationViewSet, QueryViewSet, UsageView
+from consciousness.views.openai import (
+    ChatCompletionsView,
+    CompletionsView,
+    EmbeddingsView,
+    ModelsView,
+    ModelView,
+)
 from consciousness.views.state import StateView, StatusView
 
 __all__ = [
+    "ChatCompletionsView",
+    "CompletionsView",
     "ConversationViewSet",
+    "EmbeddingsView",
+    "ModelView",
+    "ModelsView",
     "ProcessView",
     "QueryView",
     "QueryViewSet",

@@ -39,9 +39,8 @@ class ProcessView(APIView):
         ask = Ask(**given, kind=Kind.PROCESS, request_id=request.META["REQUEST_ID"])
         if not is_stream:
             return answer_whole(request, ask, lambda answer: AnswerResponse(answer).data)
-        return answer_streamed(
-            request, ask, sse.ProcessWriter(_described_end, request_id=ask.request_id)
-        )
+        writer = sse.ProcessWriter(_described_end, request_id=ask.request_id)
+        return answer_streamed(request, ask, lambda _running: writer)
 
 
 class QueryView(APIView):
@@ -83,14 +82,16 @@ def answer_whole(
     return Response(describe(answer))
 
 
-def answer_streamed(request: Request, ask: Ask, writer: sse.Writer) -> HttpResponseBase:
+def answer_streamed(
+    request: Request, ask: Ask, writer: Callable[[services.RunningQuery], sse.Writer]
+) -> HttpResponseBase:
     is_abandoned = abandonment_of(request._request)
     running = services.start_query(user=request.user, ask=ask, is_abandoned=is_abandoned)
     ratelimit.tell_tokens(request._request, running.standing)
     try:
         return sse.stream_response(
             running,
-            writer,
+            writer(running),
             is_abandoned=is_abandoned,
             is_live=request.auth.is_live,  # type: ignore[union-attr]
         )

@@ -24,9 +24,9 @@ from sovereigncore.tests.permission_table import (
     ROUTES,
     UNNAMED,
 )
-from tests.stub_engine import StubEngine
+from tests.stub_engine import MODEL, StubEngine
 
-IDS = ("query", "conversation", "session", "key", "link", "name")
+IDS = ("model", "query", "conversation", "session", "key", "link", "name")
 
 
 def routes(resolver: URLResolver, prefix: str = "", space: str = "") -> Iterator[tuple[str, str]]:
@@ -62,6 +62,7 @@ def ids(bob: User) -> dict[str, str]:
         "key": str(key.pk),
         "conversation": str(Conversation.objects.create(user=bob, title="bob's").pk),
         "name": bob.username,
+        "model": MODEL,
         "link": str(Link.objects.all().issue(Purpose.INVITE).pk),
     }
 
