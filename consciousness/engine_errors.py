@@ -116,7 +116,10 @@ def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError
     words = words.lower()[:500]
     if status in (401, 403):
         return EngineMisconfigured()
-    # llama.cpp: exceed_context_size_error; OpenAI and vLLM: context_length_exceeded.
+    # llama.cpp: exceed_context_size_error, and its own words where a text is to be embedded; OpenAI
+    # and vLLM: context_length_exceeded.
+    if status in (400, 500) and "too large to process" in words:
+        return PromptTooLong()
     if status in (400, 413, 500) and "context" in words and ("exceed" in words or "max" in words):
         return PromptTooLong()
     if status == 501 or (status in (400, 422) and any(word in words for word in _UNSUPPORTED)):
