@@ -220,12 +220,12 @@ def _shut_down(stream: Any, how: int) -> None:
 
 def bounded_body(reply: httpx2.Response, *, max_bytes: int, until_s: float = float("inf")) -> bytes:
     """The body, cut off where it is too large or takes too long: then it decodes to nothing."""
-    body = b""
+    body = bytearray()
     for part in reply.iter_bytes():
         body += part
         if len(body) > max_bytes or time.monotonic() > until_s:
             break
-    return body
+    return bytes(body)
 
 
 def refusal(reply: httpx2.Response, body: bytes) -> errors.EngineError:

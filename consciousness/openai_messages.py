@@ -106,10 +106,13 @@ def sent_on(message: dict[str, Any]) -> dict[str, Any]:
     return said
 
 
+_TEXTS = ("content", "name", "tool_call_id", "refusal", "reasoning_content")
+
+
 def characters_of(messages: list[dict[str, Any]]) -> int:
     said = 0
     for message in messages:
-        said += sum(len(value) for value in message.values() if isinstance(value, str))
+        said += sum(len(message[name]) for name in _TEXTS if name in message)
         for call in message.get("tool_calls", ()):
             said += len(call["id"]) + sum(map(len, call["function"].values()))
     return said

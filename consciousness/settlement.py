@@ -237,12 +237,14 @@ def _keep_text(accepted: Accepted, plan: Plan, assembly: Assembly) -> None:
         if plan.conversation is None:
             row = Query.objects.filter(id=accepted.query_id)
             row.update(conversation=plan.conversation_id)
+    # Log probabilities are many times the text, and nobody asks for them again.
+    beyond_text = {name: said for name, said in assembly.extra.items() if name != "logprobs"}
     QueryContent.objects.create(
         query_id=accepted.query_id,
         prompt=ask.prompt,
         response=assembly.text,
         messages=list(ask.messages) or None,
-        message=dict(assembly.extra) or None,
+        message=beyond_text or None,
         memory_ids=[str(fact.id) for fact in plan.facts],
     )
 

@@ -44,7 +44,7 @@ def parse_request(raw: bytes, path: str) -> dict[str, Any]:
     if not isinstance(n, int) or not 1 <= n <= MAX_CHOICES:
         message = f"Value must be between 1 <= value <= {MAX_CHOICES}, but got {n}"
         raise BadRequest(f"Field 'n': {message}")
-    return body
+    return dict(body)
 
 
 def describe_error(code: int, kind: str, message: str, **more: int) -> dict[str, Any]:
