@@ -154,8 +154,10 @@ class Engine:
     def _can_use_tools(self, model: Model) -> bool:
         """llama.cpp leaves tools out, in silence, where the model's template has no place for
         them. Other servers, and those that do not tell, are left to refuse them."""
+        if model.owned_by != "llamacpp":
+            return True
         asked_at_s, known = self._takes_tools
-        if model.owned_by != "llamacpp" or time.monotonic() - asked_at_s < _MODELS_FRESH_S:
+        if time.monotonic() - asked_at_s < _MODELS_FRESH_S:
             return known
         until_s = time.monotonic() + _MODELS_TIMEOUT_S
         try:

@@ -81,11 +81,11 @@ class UnsupportedByEngine(EngineError):
 # llama.cpp, vLLM and Ollama, refusing what a request asks for.
 _UNSUPPORTED = (
     *("support", "requires", "must be", "cannot have", "invalid tool", "not a chat model"),
-    *("schema", "grammar", "parser", "template"),
+    *("schema", "grammar", "parser", "template", "jinja exception"),
 )
 # Which parameter their words are about; the first that is found.
 _PARAMETERS = {
-    "jinja": "messages",
+    "jinja exception": "messages",
     "tool_choice": "tool_choice",
     "tool": "tools",
     "schema": "response_format",

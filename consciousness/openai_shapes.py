@@ -58,7 +58,7 @@ class TokenLogprob(TopLogprob):
 
 class ChatLogprobs(serializers.Serializer[Any]):
     content = TokenLogprob(many=True)
-    refusal = serializers.JSONField(allow_null=True)
+    refusal = TokenLogprob(many=True, allow_null=True)
 
 
 class ChatChoice(serializers.Serializer[Any]):
