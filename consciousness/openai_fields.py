@@ -136,6 +136,17 @@ class ObjectField(_Field):
 
 
 @extend_schema_field({})
+class IgnoredField(_Field):
+    """What clients add to an answer that they got, and send back with it."""
+
+    def __init__(self) -> None:
+        super().__init__(required=False)
+
+    def to_internal_value(self, data: Any) -> None:
+        return None
+
+
+@extend_schema_field({})
 class OnlyField(_Field):
     """A parameter of the protocol that is understood with one value, its default, and no other."""
 

@@ -12,12 +12,13 @@ from consciousness.openai_fields import (
     MAX_OBJECT_BYTES,
     ContentField,
     FunctionTypeField,
+    IgnoredField,
     ObjectField,
     OneOfField,
     OnlyField,
     ProtocolSerializer,
 )
-from sovereigncore.strict import StrictBooleanField, StrictCharField, StrictIntegerField
+from sovereigncore.strict import StrictBooleanField, StrictCharField
 
 MAX_MESSAGES = 256
 MAX_TOOLS = 64
@@ -41,14 +42,14 @@ class NameField(StrictCharField):
 class CalledFunction(ProtocolSerializer):
     name = NameField()
     arguments = StrictCharField(allow_blank=True, trim_whitespace=False)
+    parsed_arguments = IgnoredField()
 
 
 class ToolCall(ProtocolSerializer):
     id = StrictCharField(max_length=_MAX_ID_CHARACTERS)
     type = FunctionTypeField()
     function = CalledFunction()
-    # Clients that put a stream together leave it in.
-    index = StrictIntegerField(required=False, min_value=0, max_value=_MAX_CALLS)
+    index = IgnoredField()
 
 
 class Message(ProtocolSerializer):
@@ -66,6 +67,7 @@ class Message(ProtocolSerializer):
     function_call = OnlyField()
     audio = OnlyField()
     annotations = OnlyField([])
+    parsed = IgnoredField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         role = attrs["role"]
@@ -89,6 +91,10 @@ _ROLES_OWN = {
 }
 
 
+def _sent_on(function: dict[str, Any]) -> dict[str, str]:
+    return {name: function[name] for name in ("name", "arguments")}
+
+
 def sent_on(message: dict[str, Any]) -> dict[str, Any]:
     """The message as an engine gets it."""
     said = {
@@ -100,7 +106,7 @@ def sent_on(message: dict[str, Any]) -> dict[str, Any]:
             said[name] = message[name]
     if message.get("tool_calls"):
         said["tool_calls"] = [
-            {"id": call["id"], "type": call["type"], "function": dict(call["function"])}
+            {"id": call["id"], "type": call["type"], "function": _sent_on(call["function"])}
             for call in message["tool_calls"]
         ]
     return said
@@ -114,7 +120,7 @@ def characters_of(messages: list[dict[str, Any]]) -> int:
     for message in messages:
         said += sum(len(message[name]) for name in _TEXTS if name in message)
         for call in message.get("tool_calls", ()):
-            said += len(call["id"]) + sum(map(len, call["function"].values()))
+            said += len(call["id"]) + sum(map(len, _sent_on(call["function"]).values()))
     return said
 
 

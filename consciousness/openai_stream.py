@@ -69,14 +69,15 @@ class ChatWriter(_Writer):
 
     def __init__(self, running: RunningQuery, *, includes_usage: bool) -> None:
         super().__init__(running, includes_usage=includes_usage)
-        self._begun: set[int] = set()
+        self._begun = 0  # choices
 
     def _choices(self, chunk: Chunk) -> list[dict[str, Any]]:
         choices = []
-        if chunk.index not in self._begun:
-            self._begun.add(chunk.index)
+        # llama.cpp begins with the last one, and OpenAI's client fails unless they come in order.
+        while self._begun <= chunk.index:
             role = {"role": "assistant", "content": "", "refusal": None}
-            choices.append(_choice(chunk.index, role))
+            choices.append(_choice(self._begun, role))
+            self._begun += 1
         if delta := _delta(chunk):
             choices.append(_choice(chunk.index, delta, logprobs=chat_logprobs(chunk.extra)))
         if chunk.finish_reason:

@@ -156,7 +156,8 @@ def test_either_name_limits_the_answer(
 
 
 def test_every_role_and_text_parts_are_understood(as_alice: APIClient, stub: StubEngine) -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    function = {"name": "f", "arguments": "{}"}
+    call = {"id": "c1", "type": "function", "function": function}
     said: list[dict[str, Any]] = [
         {"role": "system", "content": "a"},
         {"role": "developer", "content": [{"type": "text", "text": "b"}]},
@@ -168,7 +169,8 @@ def test_every_role_and_text_parts_are_understood(as_alice: APIClient, stub: Stu
         {
             "role": "assistant",
             "content": None,
-            "tool_calls": [{**call, "index": 0}],
+            "tool_calls": [{**call, "index": 0, "function": {**function, "parsed_arguments": {}}}],
+            "parsed": {"a": 1},
             **dict.fromkeys(("refusal", "audio", "function_call", "annotations")),
         },
         {"role": "tool", "tool_call_id": "c1", "content": ""},
