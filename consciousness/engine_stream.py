@@ -59,9 +59,8 @@ class Usage:
 class Tally:
     """The usage of one generation, from chunks that tell totals.
 
-    llama.cpp tells each choice's own count, also at the end, where it does not say whose it is;
-    vLLM each one's on the way and that of all at the end; others only the latter. The prompt is
-    read once, however many choices are asked for.
+    llama.cpp tells each choice's own count, vLLM each one's on the way and that of all at the end,
+    others only the latter. The prompt is read once, however many choices are asked for.
     """
 
     def __init__(self) -> None:
@@ -94,6 +93,7 @@ def chunks_of(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[Chunk]:
     Raises EngineBadReply for anything else and for more than `max_bytes`, and the engine's own
     failure when it sends an error event.
     """
+    ended = 0
     for line in _lines(parts, max_bytes=max_bytes):
         kind, colon, value = line.partition(b":")
         if not colon or kind not in (b"data", b"error"):
@@ -107,7 +107,9 @@ def chunks_of(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[Chunk]:
             raise errors.EngineBadReply from error
         if kind == b"error":
             event = {"error": event}
-        yield from _chunks(event)
+        for chunk in _chunks(event, ended):
+            ended = chunk.index if chunk.finish_reason else ended
+            yield chunk
 
 
 def _lines(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[bytes]:
@@ -122,7 +124,8 @@ def _lines(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[bytes]:
         yield rest
 
 
-def _chunks(event: Any) -> Iterator[Chunk]:
+def _chunks(event: Any, ended: int) -> Iterator[Chunk]:
+    """`ended`: the choice that ended last, whose count llama.cpp tells next, without its name."""
     if not isinstance(event, dict):
         raise errors.EngineBadReply
     if event.get("error"):
@@ -131,7 +134,8 @@ def _chunks(event: Any) -> Iterator[Chunk]:
         raise errors.from_status(status if isinstance(status, int) else 500, event)
     choices, counts = event.get("choices"), _counts(event)
     if not isinstance(choices, list) or not choices:
-        yield replace(_chunk({}, counts), counts_all=True)
+        is_one_choices = isinstance(event.get("timings"), dict)
+        yield replace(_chunk({"index": ended}, counts), counts_all=not is_one_choices)
         return
     for choice in choices[:_MAX_CHOICES]:
         if not isinstance(choice, dict):

@@ -15,14 +15,13 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 import psycopg
 
 from tests.environment import test_environment
 from tests.server_process import die_with_parent
-from tests.stub_engine import StubEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "Correct-Horse-7-Battery"
@@ -100,8 +99,16 @@ def free_port() -> int:
         return port
 
 
+class EngineAddress(Protocol):
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def api_key(self) -> str: ...
+
+
 @contextlib.contextmanager
-def running_platform(stub: StubEngine, **overrides: str) -> Iterator[Platform]:
+def running_platform(engine: EngineAddress, **overrides: str) -> Iterator[Platform]:
     """Start a web process on a database of its own: SQLite, or a new one in DATABASE_URL's server.
 
     Limits that would get in a test's way are high unless overridden.
@@ -115,8 +122,8 @@ def running_platform(stub: StubEngine, **overrides: str) -> Iterator[Platform]:
             **test_environment(folder),
             "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
             "PORT": str(free_port()),
-            "ENGINE_URL": stub.url,
-            "ENGINE_API_KEY": stub.api_key,
+            "ENGINE_URL": engine.url,
+            "ENGINE_API_KEY": engine.api_key,
             "RATE_LIMIT_AUTH": "1000/m",
             "RATE_LIMIT_REGISTER": "1000/h",
             **database,

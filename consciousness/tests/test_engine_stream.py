@@ -269,25 +269,29 @@ def test_without_good_counts_each_piece_of_text_counts_one(counts: dict[str, Any
     assert total(read(*events)) == Usage(prompt_tokens=0, completion_tokens=3, is_estimated=True)
 
 
-def per_choice(index: int, count: int, text: str = "a") -> dict[str, Any]:
-    event = delta(text, timings={"prompt_n": 4, "cache_n": 3, "predicted_n": count})
+def per_choice(index: int, count: int, end: str | None = None) -> dict[str, Any]:
+    event = delta("" if end else "a", end)
     event["choices"][0]["index"] = index
-    return event
+    timings = {"prompt_n": 4, "cache_n": 3, "predicted_n": count}
+    return event if end else {**event, "timings": timings}
 
 
 def test_counts_of_several_choices_add_up_and_the_prompt_counts_once() -> None:
-    """llama.cpp: each choice's own count, also in what looks like that of all."""
-    own = {"prompt_tokens": 7, "completion_tokens": 2}
+    """llama.cpp: the last count of each comes without its name, and may hold a token more."""
+
+    def last(count: int) -> dict[str, Any]:
+        usage = {"prompt_tokens": 7, "completion_tokens": count}
+        return {"choices": [], "usage": usage, "timings": {"predicted_n": count}}
+
     events = [
-        *(per_choice(1, 1), per_choice(0, 1), per_choice(1, 2)),
-        {"choices": [], "usage": own},
-        *(per_choice(0, 2), per_choice(0, 3)),
-        {"choices": [], "usage": {**own, "completion_tokens": 3}},
+        *(per_choice(1, 1), per_choice(0, 1), per_choice(1, 2), per_choice(1, 2, "stop"), last(3)),
+        *(per_choice(0, 2), per_choice(0, 3), per_choice(0, 3, "stop"), last(4)),
     ]
     assert total(read(*map(data, events))) == Usage(
-        prompt_tokens=7, completion_tokens=5, cached_tokens=3, is_estimated=False
+        prompt_tokens=7, completion_tokens=7, cached_tokens=3, is_estimated=False
     )
-    assert total(read(*map(data, events[:3]))).completion_tokens == 3
+    on_the_way = [total(read(*map(data, events[:end]))).completion_tokens for end in range(1, 9)]
+    assert on_the_way == [1, 2, 3, 3, 4, 5, 6, 6]
 
 
 def test_a_count_of_all_choices_at_the_end_is_the_whole() -> None:
