@@ -61,7 +61,8 @@ class EngineMisconfigured(EngineError):
 class PromptTooLong(EngineError):
     status = 422
     code = "context_length_exceeded"
-    default_detail = "The prompt and max_tokens do not fit into the model's context window."
+    # Begun in llama.cpp's words: litellm knows the error by its text and not by its code.
+    default_detail = "The request exceeds the available context size of the model."
     is_engines_own = False
 
 
