@@ -12,7 +12,11 @@ class ConsciousnessConfig(AppConfig):
         from consciousness.cache import forget_old_answers
         from consciousness.engine import ask_engine
         from consciousness.holdings import all_holdings
-        from consciousness.maintenance import delete_old_queries, settle_orphans
+        from consciousness.maintenance import (
+            delete_old_queries,
+            forget_idempotent_requests,
+            settle_orphans,
+        )
         from monitoring import health, jobs, personal_data
 
         health.registry.register("engine", ask_engine)
@@ -21,3 +25,6 @@ class ConsciousnessConfig(AppConfig):
         jobs.register("settle_orphans", settle_orphans, interval=timedelta(minutes=1))
         jobs.register("forget_old_answers", forget_old_answers, interval=timedelta(hours=1))
         jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))
+        jobs.register(
+            "forget_idempotent_requests", forget_idempotent_requests, interval=timedelta(hours=1)
+        )

@@ -1,4 +1,4 @@
-"""Periodic work on queries: settle those whose process is gone, delete those kept long enough."""
+"""Periodic work: settle queries whose process is gone, delete what was kept long enough."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from django.conf import settings
 
-from consciousness.models import Query, Status
+from consciousness.models import IdempotentRequest, Query, Status
 from consciousness.settlement import settle_orphan
 from monitoring import metrics
 
@@ -27,3 +27,8 @@ def settle_orphans() -> int:
 def delete_old_queries() -> int:
     """Queries and conversations RETENTION_DAYS after their last activity."""
     return Query.objects.all().delete_older_than(timedelta(days=settings.RETENTION_DAYS))
+
+
+def forget_idempotent_requests() -> int:
+    """Results kept long enough under an `Idempotency-Key`, and claims of dead processes."""
+    return IdempotentRequest.objects.all().delete_over()
