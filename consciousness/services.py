@@ -91,7 +91,8 @@ def start_query(
 
 def _remember(user: Any, ask: Ask) -> Memory | None:
     """A prompt that begins "remember that …" is kept first, so that no failure loses the fact."""
-    fact = memory.fact_in(ask.prompt) if ask.use_memory and ask.store else None
+    is_wished = ask.use_memory and ask.store and settings.MEMORY_LIMIT
+    fact = memory.fact_in(ask.prompt) if is_wished else None
     return memory.remember(user=user, text=fact) if fact else None
 
 

@@ -51,13 +51,20 @@ TIME_TO_FIRST_TOKEN = Histogram(
     "From the engine call to its first token.",
     buckets=_SECONDS,
 )
+# Each process counts the requests that it answers itself, so that the sum is right whether or not
+# the line is shared.
 QUEUE_WAITING = Gauge(
     "sovereigncore_queue_waiting",
-    "Callers waiting for an engine slot.",
+    "Requests waiting for an engine slot.",
     multiprocess_mode="livesum",
 )
 SLOTS_BUSY = Gauge(
-    "sovereigncore_slots_busy", "Engine slots held by callers.", multiprocess_mode="livesum"
+    "sovereigncore_slots_busy", "Engine slots held by requests.", multiprocess_mode="livesum"
+)
+QUEUE_WAIT = Histogram(
+    "sovereigncore_queue_wait_seconds",
+    "From the wish for an engine slot to having it.",
+    buckets=_SECONDS,
 )
 COMPONENT_UP = Gauge(
     "sovereigncore_component_up",

@@ -57,6 +57,7 @@ class QueryView(APIView):
             kind=Kind.QUERY,
             prompt=form.validated_data["query"],
             context=form.validated_data["context"],
+            use_memory=True,
             request_id=request.META["REQUEST_ID"],
         )
         return answer_whole(

@@ -235,6 +235,12 @@ ROUTES: dict[str, Route] = {
         otherwise=NO_METHOD_FOR_USERS,
     ),
     "conversations-messages": somebody_elses("consciousness/conversations/{conversation}/messages"),
+    "memories-list": Route(
+        path="/api/v1/consciousness/memories",
+        methods={**readable(), "POST": NEEDS_WRITE},
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "memories-detail": somebody_elses("consciousness/memories/{memory}", "PATCH", "DELETE"),
 }
 
 

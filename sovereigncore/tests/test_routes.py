@@ -16,7 +16,7 @@ from accounts.authentication import SessionCredential
 from accounts.models import APIKey, Link, Purpose, Session, User
 from accounts.services import create_key, set_active
 from conftest import PASSWORD
-from consciousness.models import Conversation, Query
+from consciousness.models import Conversation, Memory, Query
 from sovereigncore.tests.permission_table import (
     ADMIN_PAGES,
     CALLERS,
@@ -26,7 +26,7 @@ from sovereigncore.tests.permission_table import (
 )
 from tests.stub_engine import StubEngine
 
-IDS = ("query", "conversation", "session", "key", "link", "name")
+IDS = ("query", "memory", "conversation", "session", "key", "link", "name")
 
 
 def routes(resolver: URLResolver, prefix: str = "", space: str = "") -> Iterator[tuple[str, str]]:
@@ -61,6 +61,7 @@ def ids(bob: User) -> dict[str, str]:
         "query": str(query.pk),
         "key": str(key.pk),
         "conversation": str(Conversation.objects.create(user=bob, title="bob's").pk),
+        "memory": str(Memory.objects.create(user=bob, text="a fact").pk),
         "name": bob.username,
         "link": str(Link.objects.all().issue(Purpose.INVITE).pk),
     }
