@@ -7,22 +7,43 @@ from typing import Any, ClassVar
 from sovereigncore.api import ServiceError
 
 
+class ModelUnknown(ServiceError):
+    """The caller's mistake: no enabled engine serves the model."""
+
+    status = 422
+    code = "model_not_found"
+    default_detail = "There is no such model here; GET /api/v1/consciousness/status lists them."
+
+    def __init__(self) -> None:
+        super().__init__(errors={"model": ["There is no such model here."]})
+
+
 class EngineError(ServiceError):
-    """Any failure of the engine or on the way to it."""
+    """Any failure of the engine or on the way to it.
+
+    `is_fault` says whether it speaks against the engine; what a caller can provoke does not, or
+    callers could take engines away from each other.
+    """
+
+    is_fault: bool = True
 
     is_engines_own: ClassVar[bool] = True  # another engine might do better
 
 
 class EngineUnavailable(EngineError):
+    """`is_unreachable`: not even a connection could be made."""
+
     status = 503
     code = "engine_unavailable"
     default_detail = "The engine is not running or cannot be reached. Try again shortly."
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_unreachable: bool = False) -> None:
         super().__init__(retry_after_s=2)
+        self.is_unreachable = is_unreachable
 
 
 class EngineLoading(EngineError):
+    is_fault = False
     status = 503
     code = "engine_loading"
     default_detail = "The engine is loading its model. Try again shortly."
@@ -32,6 +53,7 @@ class EngineLoading(EngineError):
 
 
 class EngineBusy(EngineError):
+    is_fault = False
     status = 503
     code = "engine_busy"
     default_detail = "The engine has no room for another request right now."
@@ -51,6 +73,10 @@ class EngineBadReply(EngineError):
     code = "engine_bad_reply"
     default_detail = "The engine sent an answer that cannot be used."
 
+    def __init__(self, *, is_fault: bool = True) -> None:
+        super().__init__()
+        self.is_fault = is_fault
+
 
 class EngineMisconfigured(EngineError):
     status = 502
@@ -59,6 +85,7 @@ class EngineMisconfigured(EngineError):
 
 
 class PromptTooLong(EngineError):
+    is_fault = False
     status = 422
     code = "context_length_exceeded"
     default_detail = "The prompt and max_tokens do not fit into the model's context window."
@@ -85,7 +112,7 @@ def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError
         return EngineLoading()
     if status in (429, 503):
         return EngineBusy(at_least_s=_whole_seconds(retry_after))
-    return EngineBadReply()
+    return EngineBadReply(is_fault=not 400 <= status < 500)
 
 
 def _whole_seconds(text: str) -> int:

@@ -105,7 +105,7 @@ def forget_words() -> None:
 
 
 # What each database tells of one user's facts: which shares which word with the question.
-# SQLite: a pattern a word, see `_pattern`. CROSS JOIN: FTS5 is asked for one pattern after another.
+# SQLite: a pattern for each word, of the owner's facts with it; the joins keep this order.
 _SQLITE_SHARED = f"""
     SELECT number.memory_id, pattern.key AS word
     FROM json_each(%(patterns)s) AS pattern
@@ -157,14 +157,7 @@ def ranked(*, user_id: uuid.UUID, words: list[str], limit: int) -> list[Memory]:
         values |= {"words": words, **dict(zip(names, words, strict=True))}
     else:
         shared = _SQLITE_SHARED
-        values["patterns"] = json.dumps([_pattern(owner, word) for word in words])
+        values["patterns"] = json.dumps(
+            [f'owner : "{owner}" AND text : "{word}"' for word in words]
+        )
     return list(Memory.objects.raw(_RANKED.format(shared=shared), values))
-
-
-def _pattern(owner: str, word: str) -> str:
-    """FTS5's query for the owner's facts with the word.
-
-    FTS5 leaves a word that its old tables do not know out of the query, and with it the whole
-    condition; beside one that it knows and nobody writes, the condition stays.
-    """
-    return f'owner : "{owner}" AND text : ("{word}" OR "x0no0such0word0x")'

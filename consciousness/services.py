@@ -75,7 +75,7 @@ def start_query(
     except ServiceError as error:
         settlement.record_unbegun(user, ask, error.code)
         raise
-    plan = make_plan(user, ask, max_tokens=_allowed_tokens(ask, state))
+    plan = make_plan(user, ask, max_tokens=_allowed_tokens(ask, state), noted=stored)
     plan.fit(choices[0].model)
     request_digest = cache.digest(plan, choices[0].model)
     hit = cache.find_answer(user, request_digest) if request_digest else None
@@ -223,7 +223,7 @@ class RunningQuery:
 
     def _slot(self, choices: list[Choice]) -> Any:
         halved = self._state.cognitive_mode is Mode.CONSERVING
-        best = min(choice.priority for choice in choices)
+        best = choices[0]
         return admission.slot(
             caller=str(self._accepted.user_id),
             candidates=[
@@ -232,7 +232,7 @@ class RunningQuery:
                     capacity=max(1, choice.slots // 2) if halved else choice.slots,
                 )
                 for choice in choices
-                if choice.priority == best
+                if choice is best or (choice.rank == best.rank and not best.is_trial)
             ],
             is_abandoned=self._is_waiting_over,
         )

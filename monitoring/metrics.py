@@ -66,6 +66,23 @@ QUEUE_WAIT = Histogram(
     "From the wish for an engine slot to having it.",
     buckets=_SECONDS,
 )
+ENGINE_UP = Gauge(
+    "sovereigncore_engine_up",
+    "Whether requests may be sent to an engine, as last seen; NaN once it is removed.",
+    ["engine"],
+    multiprocess_mode="mostrecent",
+)
+ENGINE_FAILURES = Counter(
+    "sovereigncore_engine_failures_total",
+    "Requests that an engine failed, by reason.",
+    ["engine", "reason"],
+)
+ENGINE_BREAKER_OPEN = Gauge(
+    "sovereigncore_engine_breaker_open",
+    "Web processes that leave the engine alone because it failed.",
+    ["engine"],
+    multiprocess_mode="livesum",
+)
 COMPONENT_UP = Gauge(
     "sovereigncore_component_up",
     "Whether a component answered when last asked.",

@@ -126,6 +126,7 @@ MIDDLEWARE = [
     "sovereigncore.middleware.ServiceErrorMiddleware",
     "sovereigncore.middleware.HostCheckMiddleware",
     "sovereigncore.middleware.BodyCheckMiddleware",
+    "accounts.middleware.CallerAddressMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

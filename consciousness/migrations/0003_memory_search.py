@@ -1,4 +1,7 @@
-"""Full text search of facts: an index on either database, kept by the database itself."""
+"""Full text search of facts: an index on either database, kept by the database itself.
+
+Under a lock: before the first release nobody has many facts.
+"""
 
 from __future__ import annotations
 

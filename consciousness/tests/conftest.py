@@ -16,6 +16,8 @@ from consciousness.tests.running_engine import (
     engine_environment,
     start,
 )
+from consciousness.tests.several import Several
+from tests.stub_engine import StubEngine
 
 
 @pytest.fixture
@@ -50,3 +52,16 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
         code = process.wait(STOP_TIMEOUT_S)
     assert code == 0
     assert not (folder / "engine.pid").exists()
+
+
+@pytest.fixture
+def second() -> Iterator[StubEngine]:
+    """Another engine, that serves the same model."""
+    with StubEngine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def several(db: None) -> Several:
+    """To add engines beside the default one."""
+    return Several()

@@ -291,6 +291,28 @@ ADMIN_PAGES: dict[str, AdminPage] = {
     "admin:consciousness_query_change": admin("consciousness/query/{query}/change/", 403, 200),
     "admin:consciousness_query_history": admin("consciousness/query/{query}/history/", 403, 200),
     "admin:consciousness_query_delete": admin("consciousness/query/{query}/delete/", 403, 403),
+    "admin:consciousness_upstream_changelist": admin("consciousness/upstream/", 403, 200),
+    "admin:consciousness_upstream_add": admin("consciousness/upstream/add/", 403, 200),
+    "admin:consciousness_upstream_change": admin(
+        "consciousness/upstream/{engine}/change/", 403, 200
+    ),
+    "admin:consciousness_upstream_history": admin(
+        "consciousness/upstream/{engine}/history/", 403, 200
+    ),
+    "admin:consciousness_upstream_delete": admin(
+        "consciousness/upstream/{engine}/delete/", 403, 200
+    ),
+    "admin:consciousness_modelalias_changelist": admin("consciousness/modelalias/", 403, 200),
+    "admin:consciousness_modelalias_add": admin("consciousness/modelalias/add/", 403, 200),
+    "admin:consciousness_modelalias_change": admin(
+        "consciousness/modelalias/{alias}/change/", 403, 200
+    ),
+    "admin:consciousness_modelalias_history": admin(
+        "consciousness/modelalias/{alias}/history/", 403, 200
+    ),
+    "admin:consciousness_modelalias_delete": admin(
+        "consciousness/modelalias/{alias}/delete/", 403, 200
+    ),
 }
 # Django's catch-alls inside the admin have no name; each only redirects or answers 404.
 UNNAMED = {
@@ -298,5 +320,7 @@ UNNAMED = {
     r"admin/accounts/apikey/<path:object_id>/",
     r"admin/accounts/session/<path:object_id>/",
     r"admin/consciousness/query/<path:object_id>/",
+    r"admin/consciousness/upstream/<path:object_id>/",
+    r"admin/consciousness/modelalias/<path:object_id>/",
     r"admin/(?P<url>.*)$",
 }

@@ -16,7 +16,7 @@ from accounts.authentication import SessionCredential
 from accounts.models import APIKey, Link, Purpose, Session, User
 from accounts.services import create_key, set_active
 from conftest import PASSWORD
-from consciousness.models import Conversation, Memory, Query
+from consciousness.models import Conversation, Memory, ModelAlias, Query, Upstream
 from sovereigncore.tests.permission_table import (
     ADMIN_PAGES,
     CALLERS,
@@ -64,6 +64,8 @@ def ids(bob: User) -> dict[str, str]:
         "memory": str(Memory.objects.create(user=bob, text="a fact").pk),
         "name": bob.username,
         "link": str(Link.objects.all().issue(Purpose.INVITE).pk),
+        "engine": str(Upstream.objects.create(name="gpu", url="http://10.0.0.3").pk),
+        "alias": str(ModelAlias.objects.create(alias="gpt-4o", model="stub-model").pk),
     }
 
 
