@@ -147,11 +147,13 @@ def test_another_path_under_the_same_key_is_refused(as_alice: APIClient, stub: S
 def test_keys_of_different_people_never_meet(
     as_alice: APIClient, as_bob: APIClient, stub: StubEngine
 ) -> None:
-    send(as_alice, {"prompt": "canary of alice"})
-    other = send(as_bob, {"prompt": "another thing"})
-    same = send(as_bob, {"prompt": "canary of alice"}, key=KEY + "2")
-    assert (other.status_code, is_replay(other)) == (200, False)
-    assert (same.status_code, is_replay(same)) == (200, False)
+    bodies = [{"prompt": "canary of alice"}, {"prompt": "canary of bob"}]
+    firsts = [send(as_alice, bodies[0]), send(as_bob, bodies[1])]
+    assert [(first.status_code, is_replay(first)) for first in firsts] == [(200, False)] * 2
+    seconds = [send(as_alice, bodies[0]), send(as_bob, bodies[1])]
+    assert [second.content for second in seconds] == [first.content for first in firsts]
+    assert code_of(send(as_bob, bodies[0])) == (422, "idempotency_key_reused")
+    assert is_replay(send(as_bob, bodies[0], key=KEY + "2")) is False
     assert len(stub.ledger) == 3
 
 
@@ -567,6 +569,15 @@ def test_leases_end_within_minutes(as_alice: APIClient, stub: StubEngine) -> Non
     hang_up(response)
 
 
+def test_a_key_that_is_free_again_for_one_is_not_taken_from_another(
+    as_alice: APIClient, alice: User, as_bob: APIClient, bob: User, stub: StubEngine
+) -> None:
+    for user in (alice, bob):
+        left_behind(user, claim_s=-1)
+    assert send(as_bob).status_code == 200
+    assert IdempotentRequest.objects.filter(user=alice, status=None).exists()
+
+
 def expire_leases() -> None:
     long_ago = timezone.now() - timedelta(seconds=1)
     IdempotentRequest.objects.update(lease_expires_at=long_ago)
@@ -605,6 +616,22 @@ def test_a_result_that_cannot_be_kept_still_reaches_its_caller(
     assert code_of(send(as_alice)) == (409, "idempotency_in_progress")
     expire_leases()
     assert send(as_alice).status_code == 200
+
+
+def test_a_result_that_was_kept_but_not_confirmed_is_left_alone(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = idempotency_models.IdempotentRequestQuerySet.keep
+
+    def unconfirmed(*args: Any, **more: Any) -> None:
+        keep(*args, **more)
+        raise DatabaseFailure("the connection broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(idempotency_models.IdempotentRequestQuerySet, "keep", unconfirmed)
+        first = send(as_alice)
+    again = send(as_alice)
+    assert (again.content, is_replay(again)) == (first.content, True)
 
 
 # --- races -------------------------------------------------------------------------------------
