@@ -205,7 +205,7 @@ def _held(claim: Claim, handle: Callable[[], HttpResponseBase]) -> HttpResponseB
         if isinstance(response, StreamingHttpResponse):
             chunks = cast("Iterator[bytes]", response.streaming_content)
             response.streaming_content = _Held(chunks, on_close=at_end.pop_all().close)
-        elif HTTPStatus(200) <= response.status_code < HTTPStatus(300):
+        elif 200 <= response.status_code < 300:
             claim.keep(status=response.status_code, body=_content_of(response))
     return response
 
