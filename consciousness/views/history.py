@@ -70,10 +70,11 @@ class QueryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Owned):
     def filter_queryset(self, queryset: Any) -> Any:
         if self.action != "list":
             return queryset
-        given = self.request.query_params
-        if repeated := [name for name, values in given.lists() if len(values) > 1]:
+        given = dict(self.request.query_params.lists())
+        filters = {name: given[name] for name in given if name not in ("cursor", "limit")}
+        if repeated := [name for name, values in filters.items() if len(values) > 1]:
             raise ValidationError({repeated[0][:64]: ["Given more than once."]})
-        form = HistoryFilter(data={k: v for k, v in given.items() if k not in ("cursor", "limit")})
+        form = HistoryFilter(data={name: value for name, [value] in filters.items()})
         form.is_valid(raise_exception=True)
         return queryset.filter(**form.lookups())
 
