@@ -51,7 +51,7 @@ def addresses_of(user: User) -> set[str]:
 
 def _account(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
     fields = ("id", "username", "email", "full_name", "is_active", "is_staff", "created_at")
-    yield from User.objects.filter(pk=user_id).values(*fields, "last_login")
+    yield from User.objects.filter(pk=user_id).values(*fields, "last_login", "daily_token_quota")
 
 
 def _rows_of(name: str) -> Any:

@@ -10,13 +10,16 @@ class ConsciousnessConfig(AppConfig):
 
     def ready(self) -> None:
         from consciousness import actions
+        from consciousness.cache import forget_old_answers
         from consciousness.engines import ask_engines
-        from consciousness.holdings import queries
+        from consciousness.holdings import all_holdings
         from consciousness.maintenance import delete_old_queries, settle_orphans
         from monitoring import audit, health, jobs, personal_data
 
         audit.register(actions.ACTIONS)
         health.registry.register("engine", ask_engines)
-        personal_data.register(queries())
+        for holding in all_holdings():
+            personal_data.register(holding)
         jobs.register("settle_orphans", settle_orphans, interval=timedelta(minutes=1))
+        jobs.register("forget_old_answers", forget_old_answers, interval=timedelta(hours=1))
         jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))

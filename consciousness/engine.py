@@ -6,17 +6,21 @@ tokens can be counted and a generation can be ended when nobody waits for it any
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 import orjson
 from django.conf import settings
 
+from consciousness import bundled_model
 from consciousness import engine_errors as errors
 from consciousness.engine_generation import (
+    CHAT_PATH,
     Generation,
     Timeouts,
     bounded_body,
@@ -47,9 +51,28 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    messages: tuple[dict[str, str], ...]
+    """What is asked of a model: `messages` of a chat, or `text` to be continued. `options` are
+    further parameters of the protocol, checked by whoever took them from a caller."""
+
+    messages: tuple[Mapping[str, Any], ...] = ()
+    text: str = ""
     temperature: float
     max_tokens: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        return CHAT_PATH if self.messages else "/v1/completions"
+
+    def described(self) -> dict[str, Any]:
+        """The protocol's parameters, all that shapes the answer but the model."""
+        said = {"messages": self.messages} if self.messages else {"prompt": self.text}
+        return {
+            **said,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            **self.options,
+        }
 
 
 class Engine:
@@ -74,6 +97,13 @@ class Engine:
         except httpx2.InvalidURL as error:
             raise errors.EngineMisconfigured from error
         self._models: tuple[float, tuple[Model, ...]] = (float("-inf"), ())
+        self._admit: Callable[[], None] = lambda: None
+
+    def behind(self, admit: Callable[[], None]) -> Engine:
+        """The same upstream; each generation first calls `admit`, and raises what that raises."""
+        same = copy.copy(self)
+        same._admit = admit
+        return same
 
     def models(self, *, fresh: bool = False, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models served, first the default one; asked anew every ten seconds.
@@ -101,16 +131,18 @@ class Engine:
         self, prompt: Prompt, *, model: Model, timeouts: Timeouts | None = None
     ) -> Generation:
         """Start a generation. Close it, whatever happens."""
+        self._admit()
         body = {
+            **prompt.described(),
             "model": model.id,
-            "messages": prompt.messages,
-            "temperature": prompt.temperature,
-            "max_tokens": prompt.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
             **_COUNTING.get(model.owned_by, {}),
         }
-        return Generation(self._http, orjson.dumps(body), timeouts or Timeouts())
+        if model.id == bundled_model.BUNDLED_NAME and "stop" in body:
+            # A caller's own stops replace the server's, and a base model would go on asking itself.
+            body["stop"] = [*body["stop"], *bundled_model.STOPS]
+        return Generation(self._http, orjson.dumps(body), timeouts or Timeouts(), path=prompt.path)
 
 
 def _parse_models(body: Any) -> tuple[Model, ...]:

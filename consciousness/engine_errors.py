@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from sovereigncore.api import ServiceError
 
@@ -21,10 +21,11 @@ class ModelUnknown(ServiceError):
 class EngineError(ServiceError):
     """Any failure of the engine or on the way to it.
 
-    `is_fault` says whether it speaks against the engine; what a caller can provoke does not, or
+    `is_fault` says whether it speaks against the engine. What a caller can provoke does not, or
     callers could take engines away from each other.
     """
 
+    is_engines_own: ClassVar[bool] = True  # another engine might do better
     is_fault: bool = True
 
 
@@ -60,6 +61,10 @@ class EngineBusy(EngineError):
         super().__init__(retry_after_s=max(5, at_least_s))
 
 
+class EngineOnTrial(EngineBusy):
+    """Said by ourselves: after failures it gets one request at a time, and has one."""
+
+
 class EngineTimeout(EngineError):
     status = 504
     code = "engine_timeout"
@@ -87,6 +92,7 @@ class PromptTooLong(EngineError):
     status = 422
     code = "context_length_exceeded"
     default_detail = "The prompt and max_tokens do not fit into the model's context window."
+    is_engines_own = False
 
 
 def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError:

@@ -37,19 +37,34 @@ REGISTRATIONS = Counter("sovereigncore_registrations_total", "Accounts registere
 QUERIES = Counter(
     "sovereigncore_queries_total", "Consciousness queries by final status.", ["status"]
 )
+CACHE_LOOKUPS = Counter(
+    "sovereigncore_answer_cache_lookups_total",
+    "Requests that an earlier answer could have served, by result: hit or miss.",
+    ["result"],
+)
+QUOTA_REFUSALS = Counter(
+    "sovereigncore_quota_refusals_total", "Requests refused by a daily token quota."
+)
 TOKENS = Counter("sovereigncore_tokens_total", "Tokens settled, by kind.", ["kind"])
 TIME_TO_FIRST_TOKEN = Histogram(
     "sovereigncore_time_to_first_token_seconds",
     "From the engine call to its first token.",
     buckets=_SECONDS,
 )
+# Each process counts the requests that it answers itself, so that the sum is right whether or not
+# the line is shared.
 QUEUE_WAITING = Gauge(
     "sovereigncore_queue_waiting",
-    "Callers waiting for an engine slot.",
+    "Requests waiting for an engine slot.",
     multiprocess_mode="livesum",
 )
 SLOTS_BUSY = Gauge(
-    "sovereigncore_slots_busy", "Engine slots held by callers.", multiprocess_mode="livesum"
+    "sovereigncore_slots_busy", "Engine slots held by requests.", multiprocess_mode="livesum"
+)
+QUEUE_WAIT = Histogram(
+    "sovereigncore_queue_wait_seconds",
+    "From the wish for an engine slot to having it.",
+    buckets=_SECONDS,
 )
 ENGINE_UP = Gauge(
     "sovereigncore_engine_up",

@@ -157,7 +157,8 @@ def test_every_table_that_knows_people_is_exported_or_said_to_be_left_out() -> N
     }
     assert with_people == {
         *("accounts.Session", "accounts.APIKey", "accounts.Link", "accounts.Mail"),
-        "consciousness.Query",
+        *("consciousness.Query", "consciousness.Conversation", "consciousness.UsageDay"),
+        *("consciousness.Memory", "consciousness.IdempotentRequest"),
         "admin.LogEntry",  # what staff did: in the audit trail
         *("otp_totp.TOTPDevice", "otp_static.StaticDevice"),  # secrets
     }

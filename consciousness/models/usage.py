@@ -19,13 +19,16 @@ class UsageDayQuerySet(models.QuerySet["UsageDay"]):
     def reserve(self, *, user_id: uuid.UUID, day: date, tokens: int, quota: int) -> bool:
         """Set `tokens` aside unless that would exceed `quota` (0: no limit); one conditional
         UPDATE, so of many at once no more succeed than fit."""
-        self.get_or_create(user_id=user_id, day=day)
         row = self.filter(user_id=user_id, day=day)
         if quota:
             row = row.annotate(
                 taken=F("prompt_tokens") + F("completion_tokens") + F("reserved_tokens")
             ).filter(taken__lte=quota - tokens)
-        return row.update(reserved_tokens=F("reserved_tokens") + tokens) == 1
+        taken = {"reserved_tokens": F("reserved_tokens") + tokens}
+        if row.update(**taken):
+            return True
+        self.get_or_create(user_id=user_id, day=day)  # the day's first, or the quota is spent
+        return row.update(**taken) == 1
 
     def settle(
         self,

@@ -38,7 +38,7 @@ def engine_at(server: StubEngine | RawServer) -> Engine:
 def answer(engine: Engine, *, model: Model = NONE) -> str:
     generation = engine.generate(HELLO, model=model)
     try:
-        return "".join(text for text in generation if text)
+        return "".join(chunk.text for chunk in generation if chunk)
     finally:
         generation.close()
 

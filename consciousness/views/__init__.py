@@ -1,0 +1,15 @@
+"""The consciousness routes of the API."""
+
+from consciousness.views.asking import ProcessView, QueryView
+from consciousness.views.history import ConversationViewSet, QueryViewSet, UsageView
+from consciousness.views.state import StateView, StatusView
+
+__all__ = [
+    "ConversationViewSet",
+    "ProcessView",
+    "QueryView",
+    "QueryViewSet",
+    "StateView",
+    "StatusView",
+    "UsageView",
+]
