@@ -223,7 +223,7 @@ class RunningQuery:
 
     def _slot(self, choices: list[Choice]) -> Any:
         halved = self._state.cognitive_mode is Mode.CONSERVING
-        best = choices[0]
+        best = min(choice.priority for choice in choices)
         return admission.slot(
             caller=str(self._accepted.user_id),
             candidates=[
@@ -232,7 +232,7 @@ class RunningQuery:
                     capacity=max(1, choice.slots // 2) if halved else choice.slots,
                 )
                 for choice in choices
-                if choice is best or (choice.rank == best.rank and not best.is_trial)
+                if choice.priority == best
             ],
             is_abandoned=self._is_waiting_over,
         )

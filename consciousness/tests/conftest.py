@@ -30,6 +30,19 @@ def impatient(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_generation, "_IDLE_S", 0.02)
 
 
+@pytest.fixture
+def second() -> Iterator[StubEngine]:
+    """Another engine, that serves the same model."""
+    with StubEngine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def several(db: None) -> Several:
+    """To add engines beside the default one."""
+    return Several()
+
+
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
     folder = tmp_path_factory.mktemp("engine")
@@ -52,16 +65,3 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
         code = process.wait(STOP_TIMEOUT_S)
     assert code == 0
     assert not (folder / "engine.pid").exists()
-
-
-@pytest.fixture
-def second() -> Iterator[StubEngine]:
-    """Another engine, that serves the same model."""
-    with StubEngine() as engine:
-        yield engine
-
-
-@pytest.fixture
-def several(db: None) -> Several:
-    """To add engines beside the default one."""
-    return Several()

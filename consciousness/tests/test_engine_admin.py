@@ -243,7 +243,7 @@ def test_an_engine_can_be_disabled_though_its_name_is_gone(
     assert list(form_errors(change(site, row, address="http://gpu:8001"))) == ["address"]
 
 
-@pytest.mark.parametrize("name", ["default", "Default", "with space", "a/b", "x" * 51, ""])
+@pytest.mark.parametrize("name", ["default", "Default", "GPU", "with space", "a/b", "x" * 51, ""])
 def test_names_that_are_refused(site: Client, name: str) -> None:
     response = site.post(f"{ENGINES}add/", form_for(name=name))
     assert list(form_errors(response)) == ["name"]
