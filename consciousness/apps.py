@@ -16,6 +16,7 @@ class ConsciousnessConfig(AppConfig):
         from consciousness.maintenance import (
             delete_old_queries,
             delete_old_usage,
+            forget_idempotent_requests,
             settle_orphans,
         )
         from monitoring import audit, health, jobs, personal_data
@@ -28,3 +29,6 @@ class ConsciousnessConfig(AppConfig):
         jobs.register("forget_old_answers", forget_old_answers, interval=timedelta(hours=1))
         jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))
         jobs.register("delete_old_usage", delete_old_usage, interval=timedelta(hours=1))
+        jobs.register(
+            "forget_idempotent_requests", forget_idempotent_requests, interval=timedelta(hours=1)
+        )

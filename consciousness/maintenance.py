@@ -1,4 +1,4 @@
-"""Periodic work on queries: settle those whose process is gone, delete those kept long enough."""
+"""Periodic work: settle queries whose process is gone, delete what was kept long enough."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from django.conf import settings
 
-from consciousness.models import Conversation, Query, Status, UsageDay
+from consciousness.models import Conversation, IdempotentRequest, Query, Status, UsageDay
 from consciousness.settlement import settle_orphan
 from monitoring import metrics
 
@@ -34,3 +34,8 @@ def delete_old_queries() -> int:
 
 def delete_old_usage() -> int:
     return UsageDay.objects.all().delete_older_than(_USAGE_KEPT)
+
+
+def forget_idempotent_requests() -> int:
+    """Results kept long enough under an `Idempotency-Key`, and claims of dead processes."""
+    return IdempotentRequest.objects.all().delete_over()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import uuid
 from collections.abc import Iterable
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -17,7 +19,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from consciousness import memory_index
-from consciousness.models import MEMORY_LENGTH, Memory
+from consciousness.models import MEMORY_LENGTH, IdempotentRequest, Memory
 from consciousness.models.memory import digest
 from consciousness.untrusted import DELIMITER, as_one_line
 from sovereigncore.api import ServiceError
@@ -122,6 +124,7 @@ def revise(*, memory: Memory, text: str) -> Memory:
             if not row.update(text=text, text_digest=digest(text), updated_at=now):
                 raise MemoryGone
             memory_index.forget_words()
+            _forget_results(memory.user_id, memory.pk)
     except IntegrityError as error:
         raise MemoryKnown from error
     memory.text, memory.updated_at = text, now
@@ -130,9 +133,16 @@ def revise(*, memory: Memory, text: str) -> Memory:
 
 def forget(*, memory: Memory) -> None:
     """Delete a fact, its words in the index too. One that is gone already is fine."""
+    user_id, memory_id = memory.user_id, memory.pk
     with transaction.atomic():
         memory.delete()
         memory_index.forget_words()
+        _forget_results(user_id, memory_id)
+
+
+def _forget_results(user_id: Any, memory_id: uuid.UUID) -> None:
+    """Results kept for a replay quote the facts that answers used."""
+    IdempotentRequest.objects.filter(user_id=user_id).mentioning(memory_id).delete()
 
 
 def fact_in(prompt: str) -> str | None:

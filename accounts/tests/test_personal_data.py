@@ -65,7 +65,8 @@ def person(stub: StubEngine, staff: User, settings: Settings) -> APIClient:
     token = client.post("/api/v1/auth/token", form).json()["access_token"]
     client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
     key = client.post("/api/v1/keys", {"name": KEY, "scopes": ["read"]})
-    asked = client.post("/api/v1/consciousness/process", {"prompt": PROMPT})
+    ask = "/api/v1/consciousness/process"
+    asked = client.post(ask, {"prompt": PROMPT}, headers={"Idempotency-Key": KEY})
     assert (key.status_code, asked.status_code) == (201, 200)
     change = {"email": "canaryaddress2@example.org", "current_password": PASSWORD}
     assert client.patch(ME, change).status_code == 200
@@ -124,6 +125,7 @@ def test_the_export_holds_everything_and_nothing_that_proves_who_one_is(person: 
     user = User.objects.get(username=NAME)
     assert files["account.json"][0]["email"] == ADDRESS
     assert files["queries.json"][0]["prompt"] == PROMPT
+    assert files["idempotent_requests.json"][0]["key"] == KEY
     assert len(files["mails.json"]) == 1, "the one that tells whose it is"
     actions = {event["action"] for event in files["audit_events.json"]}
     assert {"session.begun", "key.created", "user.exported"} <= actions
