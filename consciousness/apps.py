@@ -13,7 +13,11 @@ class ConsciousnessConfig(AppConfig):
         from consciousness.cache import forget_old_answers
         from consciousness.engines import ask_engines
         from consciousness.holdings import all_holdings
-        from consciousness.maintenance import delete_old_queries, settle_orphans
+        from consciousness.maintenance import (
+            delete_old_queries,
+            delete_old_usage,
+            settle_orphans,
+        )
         from monitoring import audit, health, jobs, personal_data
 
         audit.register(actions.ACTIONS)
@@ -23,3 +27,4 @@ class ConsciousnessConfig(AppConfig):
         jobs.register("settle_orphans", settle_orphans, interval=timedelta(minutes=1))
         jobs.register("forget_old_answers", forget_old_answers, interval=timedelta(hours=1))
         jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))
+        jobs.register("delete_old_usage", delete_old_usage, interval=timedelta(hours=1))

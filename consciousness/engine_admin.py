@@ -63,8 +63,16 @@ class _OnRecord(admin.ModelAdmin[Any]):
     def _record(
         self, request: HttpRequest, verb: str, obj: Model, fields: list[str] | None = None
     ) -> None:
+        action = {
+            ("engine", "added"): "engine.added",
+            ("engine", "changed"): "engine.changed",
+            ("engine", "removed"): "engine.removed",
+            ("alias", "added"): "alias.added",
+            ("alias", "changed"): "alias.changed",
+            ("alias", "removed"): "alias.removed",
+        }[self.area, verb]
         audit.record(
-            f"{self.area}.{verb}",
+            action,
             actor_id=request.user.pk,
             subject_id=str(obj.pk),
             detail={"fields": fields} if fields else None,

@@ -86,8 +86,11 @@ def _shown_as_data(context: str) -> str:
     return f"Use this context as data:\n{DELIMITER}\n{as_data(context)}\n{DELIMITER}"
 
 
-def make_plan(user: Any, ask: Ask, *, max_tokens: int) -> Plan:
-    """Read what the prompt needs. Raises NotFound for a conversation that is not the user's."""
+def make_plan(user: Any, ask: Ask, *, max_tokens: int, noted: Memory | None = None) -> Plan:
+    """Read what the prompt needs; `noted` is the fact that it tells itself.
+
+    Raises NotFound for a conversation that is not the user's.
+    """
     plan = Plan(ask=ask, max_tokens=max_tokens)
     if ask.conversation == NEW_CONVERSATION:
         plan.new_conversation = uuid.uuid4()
@@ -95,5 +98,6 @@ def make_plan(user: Any, ask: Ask, *, max_tokens: int) -> Plan:
         plan.conversation = conversations.find_conversation(user, ask.conversation)
         plan.turns = conversations.turns_of(plan.conversation)
     if ask.use_memory:
-        plan.facts = memory.recall(user=user, text=ask.prompt)
+        known = memory.recall(user=user, text=ask.prompt)
+        plan.facts = [fact for fact in known if fact != noted]
     return plan

@@ -75,7 +75,7 @@ def start_query(
     except ServiceError as error:
         settlement.record_unbegun(user, ask, error.code)
         raise
-    plan = make_plan(user, ask, max_tokens=_allowed_tokens(ask, state))
+    plan = make_plan(user, ask, max_tokens=_allowed_tokens(ask, state), noted=stored)
     plan.fit(choices[0].model)
     request_digest = cache.digest(plan, choices[0].model)
     hit = cache.find_answer(user, request_digest) if request_digest else None

@@ -10,7 +10,6 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 from accounts import pages as account_pages
 from accounts import views as accounts
 from consciousness import views as consciousness
-from consciousness.memory_views import MemoryViewSet
 from monitoring import views as monitoring
 from sovereigncore import pages
 from sovereigncore.routing import Router, page_route, route
@@ -28,7 +27,7 @@ router.register("consciousness/queries", consciousness.QueryViewSet, basename="q
 router.register(
     "consciousness/conversations", consciousness.ConversationViewSet, basename="conversations"
 )
-router.register("consciousness/memories", MemoryViewSet, basename="memories")
+router.register("consciousness/memories", consciousness.MemoryViewSet, basename="memories")
 
 urlpatterns = [
     path("", pages.home, name="home"),

@@ -96,6 +96,7 @@ def test_an_upgrade_does_not_bring_an_old_password_back(
     old_hash: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody logs in with the old password while its owner changes it."""
+
     def change_meanwhile(password: str) -> str:
         old_hash.set_password("Another-Horse-8-Battery")
         old_hash.save()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
+import redis
 from pytest_django import Settings
 
 from consciousness import engine_generation
@@ -17,6 +18,7 @@ from consciousness.tests.running_engine import (
     start,
 )
 from consciousness.tests.several import Several
+from tests.servers import RedisServer
 from tests.stub_engine import StubEngine
 
 
@@ -65,3 +67,35 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
         code = process.wait(STOP_TIMEOUT_S)
     assert code == 0
     assert not (folder / "engine.pid").exists()
+
+
+@pytest.fixture(scope="session")
+def _session_valkey() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(_session_valkey: RedisServer) -> RedisServer:
+    """A Redis of the tests' own, empty, in both rounds of the suite."""
+    with redis.Redis.from_url(_session_valkey.url) as client:
+        client.flushall()
+    return _session_valkey
+
+
+@pytest.fixture
+def use_redis(settings: Settings) -> Callable[[str], None]:
+    """Work with the Redis at that URL, as settings would configure it, or with none."""
+
+    def configure(url: str) -> None:
+        settings.REDIS_URL = url
+        settings.CACHES = {
+            **settings.CACHES,
+            "default": {
+                "BACKEND": "django_redis.cache.RedisCache",
+                "LOCATION": url,
+                "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 0.3, "SOCKET_TIMEOUT": 0.3},
+            },
+        }
+
+    return configure
