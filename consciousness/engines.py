@@ -113,7 +113,7 @@ def ask_engines() -> None:
 
     An engine that is alone is really asked now; each of several was within the last seconds.
     """
-    members = roster.members()
+    members = roster.members_without_waiting()
     if len(members) == 1:
         members[0].ask(is_alone=True)
     if not any(member.is_ready for member in _heard(members)):

@@ -314,6 +314,16 @@ def test_an_engine_is_added_disabled_enabled_and_removed_without_a_restart(
     ]
 
 
+def test_it_says_when_there_are_more_slots_than_threads_to_wait_in(
+    site: Client, settings: Settings
+) -> None:
+    settings.WEB_THREADS, settings.QUEUE_LIMIT, settings.ENGINE_SLOTS = 110, 64, 4
+    row = add(site, slots="10")
+    assert "WEB_THREADS" not in site.get(ENGINES).content.decode()
+    assert change(site, row, slots="11").status_code == 302
+    assert "WEB_THREADS (110) lets one web process hold: 111" in site.get(ENGINES).content.decode()
+
+
 def test_saving_without_a_change_leaves_no_record(site: Client) -> None:
     row = add(site)
     assert change(site, row).status_code == 302
