@@ -244,12 +244,15 @@ class RunningQuery:
     def _generate(self, choice: Choice, slot: Slot) -> Iterator[Chunk | None]:
         self._model = choice.model.id
         self._plan.fit(choice.model)
-        settlement.begin(self._accepted, engine=choice.name)
-        is_answered = False
+        is_answered = is_noted = False
         while not is_answered:
             generation = choice.engine.generate(self._plan.prompt, model=choice.model)
             self._generations.append(generation)
             try:
+                if not is_noted:
+                    # While the engine reads the prompt: before that it would delay every answer.
+                    settlement.begin(self._accepted, engine=choice.name)
+                    is_noted = True
                 yield from self._received(choice, generation, slot)
                 is_answered = True
             except PromptTooLong:
