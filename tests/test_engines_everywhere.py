@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
@@ -16,11 +17,13 @@ from tests.stub_engine import StubEngine
 pytestmark = pytest.mark.xdist_group("platform")
 
 STATE = "/api/v1/consciousness/state"
+PROCESS = "/api/v1/consciousness/process"
 ENGINES = "/admin/consciousness/upstream/"
 EVERYWHERE_WITHIN_S = 2.0
 BACK_WITHIN_S = 5.0
 # So many answers in a row, each over a connection of its own, come from both processes.
 IN_A_ROW = 24
+QUESTIONS = 24
 
 
 @pytest.fixture
@@ -60,6 +63,17 @@ def statuses(platform: Platform, token: str) -> dict[str, str]:
     return {engine["name"]: engine["status"] for engine in body["engines"]}
 
 
+def ask_many(platform: Platform, token: str) -> list[int]:
+    """The statuses of so many questions, four at a time, each over a connection of its own."""
+
+    def ask(number: int) -> int:
+        with platform.client(token) as http:
+            return http.post(PROCESS, json={"prompt": f"Count to {number}"}).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(ask, range(1, QUESTIONS + 1)))
+
+
 def everywhere(is_so: Callable[[], bool], *, within_s: float) -> None:
     """No process says otherwise `within_s` from now, nor so many answers later."""
     began_s, last_otherwise_s, in_a_row = time.monotonic(), 0.0, 0
@@ -84,8 +98,8 @@ def test_an_engine_comes_dies_returns_and_goes_without_a_restart(
         address=second.url,
         api_key=second.api_key,
         slots="2",
-        weight="1",
-        priority="1",
+        weight="100",
+        priority="0",
         is_enabled="on",
     )
     row = re.search(rf"{ENGINES}([0-9a-f-]{{36}})/change/", site.get(ENGINES).text)
@@ -95,10 +109,14 @@ def test_an_engine_comes_dies_returns_and_goes_without_a_restart(
             lambda: statuses(platform, token) == {"default": "up", "second": "up"},
             within_s=EVERYWHERE_WITHIN_S,
         )
+        assert ask_many(platform, token) == [httpx2.codes.OK] * QUESTIONS
+        assert len(second.ledger) > 0
         second.stop()
+        # Whom it would have answered, the other one answers.
+        assert ask_many(platform, token) == [httpx2.codes.OK] * QUESTIONS
         everywhere(
             lambda: statuses(platform, token) == {"default": "up", "second": "open"},
-            within_s=BACK_WITHIN_S,
+            within_s=EVERYWHERE_WITHIN_S,
         )
         with platform.client() as http:
             assert http.get("/ready").status_code == httpx2.codes.OK
@@ -107,6 +125,9 @@ def test_an_engine_comes_dies_returns_and_goes_without_a_restart(
             lambda: statuses(platform, token) == {"default": "up", "second": "up"},
             within_s=BACK_WITHIN_S,
         )
+        before = len(second.ledger)
+        assert ask_many(platform, token) == [httpx2.codes.OK] * QUESTIONS
+        assert len(second.ledger) > before
         with platform.client() as http:
             metrics = http.get("/metrics").text
         assert 'sovereigncore_engine_up{engine="second"} 1.0' in metrics
