@@ -15,6 +15,7 @@ class ConsciousnessConfig(AppConfig):
         from consciousness.holdings import all_holdings
         from consciousness.maintenance import (
             delete_old_queries,
+            delete_old_usage,
             forget_idempotent_requests,
             settle_orphans,
         )
@@ -27,6 +28,7 @@ class ConsciousnessConfig(AppConfig):
         jobs.register("settle_orphans", settle_orphans, interval=timedelta(minutes=1))
         jobs.register("forget_old_answers", forget_old_answers, interval=timedelta(hours=1))
         jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))
+        jobs.register("delete_old_usage", delete_old_usage, interval=timedelta(hours=1))
         jobs.register(
             "forget_idempotent_requests", forget_idempotent_requests, interval=timedelta(hours=1)
         )

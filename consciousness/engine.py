@@ -6,9 +6,10 @@ tokens can be counted and a generation can be ended when nobody waits for it any
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +97,13 @@ class Engine:
         except httpx2.InvalidURL as error:
             raise errors.EngineMisconfigured from error
         self._models: tuple[float, tuple[Model, ...]] = (float("-inf"), ())
+        self._admit: Callable[[], None] = lambda: None
+
+    def behind(self, admit: Callable[[], None]) -> Engine:
+        """The same upstream; each generation first calls `admit`, and raises what that raises."""
+        same = copy.copy(self)
+        same._admit = admit
+        return same
 
     def models(self, *, fresh: bool = False, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models served, first the default one; asked anew every ten seconds.
@@ -123,6 +131,7 @@ class Engine:
         self, prompt: Prompt, *, model: Model, timeouts: Timeouts | None = None
     ) -> Generation:
         """Start a generation. Close it, whatever happens."""
+        self._admit()
         body = {
             **prompt.described(),
             "model": model.id,

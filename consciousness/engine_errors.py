@@ -21,13 +21,12 @@ class ModelUnknown(ServiceError):
 class EngineError(ServiceError):
     """Any failure of the engine or on the way to it.
 
-    `is_fault` says whether it speaks against the engine; what a caller can provoke does not, or
+    `is_fault` says whether it speaks against the engine. What a caller can provoke does not, or
     callers could take engines away from each other.
     """
 
-    is_fault: bool = True
-
     is_engines_own: ClassVar[bool] = True  # another engine might do better
+    is_fault: bool = True
 
 
 class EngineUnavailable(EngineError):
@@ -60,6 +59,10 @@ class EngineBusy(EngineError):
 
     def __init__(self, *, at_least_s: int = 0) -> None:
         super().__init__(retry_after_s=max(5, at_least_s))
+
+
+class EngineOnTrial(EngineBusy):
+    """Said by ourselves: after failures it gets one request at a time, and has one."""
 
 
 class EngineTimeout(EngineError):

@@ -119,6 +119,7 @@ def running_platform(stub: StubEngine, **overrides: str) -> Iterator[Platform]:
             "ENGINE_API_KEY": stub.api_key,
             "RATE_LIMIT_AUTH": "1000/m",
             "RATE_LIMIT_REGISTER": "1000/h",
+            "RATE_LIMIT_RESET": "1000/h",
             **database,
             **overrides,
         }
