@@ -17,6 +17,7 @@ ACTIONS = {
     "password.changed": "A password was changed by its owner; all sessions ended.",
     "password.reset": "A password was reset by mail; sessions and API keys ended.",
     "password.reset_sent": "An administrator had a reset link mailed.",
+    "quota.set": "How many tokens a day an account may use was changed.",
     "invitation.made": "An invitation to register was made.",
     "invitation.revoked": "An invitation was revoked.",
     "keys.rotated": "The operator took a step in rotating the keys that sign tokens.",

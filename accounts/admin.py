@@ -43,6 +43,7 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
         (None, {"fields": ("username", "password")}),
         ("Person", {"fields": ("full_name", "email")}),
         ("Rights", {"fields": ("is_active", "is_staff", "is_superuser")}),
+        ("Limits", {"fields": ("daily_token_quota",)}),
         ("Record", {"fields": ("last_login", "created_at", "token_epoch")}),
     )
     add_fieldsets = (
@@ -53,16 +54,13 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         changed = sorted(form.changed_data)
         by = _staff(request)
-        before = User.objects.get(pk=obj.pk) if change else obj
-        services.check_authority(before, by=by)
         if obj.is_superuser and not by.is_superuser:
             raise services.NeedsSuperuser
-        if change and _ENDS_SESSIONS & set(changed):
-            obj.token_epoch += 1
         with transaction.atomic():
-            if change and not (obj.is_superuser and obj.is_active):
-                services.keep_a_superuser(before)
-            super().save_model(request, obj, form, change)
+            if change:
+                _save_changes(obj, changed, by=by)
+            else:
+                super().save_model(request, obj, form, change)
             if "email" in changed:
                 end_links(obj)
             audit.record(
@@ -136,6 +134,17 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
 def _staff(request: HttpRequest) -> User:
     # `request.user` is a lazy wrapper around it.
     return User.objects.get(username=request.user.get_username())
+
+
+def _save_changes(user: User, fields: list[str], *, by: User) -> None:
+    """Save what the form changed and nothing else: `user` was read before, and its owner may have
+    changed the password since."""
+    before = User.objects.select_for_update().get(pk=user.pk)
+    services.check_authority(before, by=by)
+    if not (user.is_superuser and user.is_active):
+        services.keep_a_superuser(before)
+    user.token_epoch = before.token_epoch + bool(_ENDS_SESSIONS & set(fields))
+    user.save(update_fields=[*fields, "token_epoch"])
 
 
 def _set_active(user: User, by: User, *, is_active: bool) -> None:

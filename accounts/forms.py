@@ -10,7 +10,12 @@ from django.contrib.auth.password_validation import validate_password
 
 from accounts.identity import canonical
 from accounts.models import User
-from accounts.validators import MAX_ADDRESS_LENGTH, validate_address, validate_name
+from accounts.validators import (
+    MAX_ADDRESS_LENGTH,
+    validate_address,
+    validate_line,
+    validate_name,
+)
 
 
 class _Identity(forms.ModelForm):  # type: ignore[type-arg]
@@ -21,6 +26,12 @@ class _Identity(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean_email(self) -> str:
         return self._checked("email", validate_address)
+
+    def clean_full_name(self) -> str:
+        value: str = self.cleaned_data["full_name"]
+        if "full_name" in self.changed_data:
+            validate_line(value)
+        return value
 
     def _checked(self, field: str, validate: Any) -> str:
         value: str = self.cleaned_data[field]
@@ -124,7 +135,9 @@ class RegisterForm(_Styled):
         validators=[validate_address],
         widget=forms.EmailInput(attrs={"autocomplete": "email"}),
     )
-    full_name = forms.CharField(label="Full name", required=False, max_length=150)
+    full_name = forms.CharField(
+        label="Full name", required=False, max_length=150, validators=[validate_line]
+    )
     password = forms.CharField(
         max_length=1024,
         strip=False,
@@ -135,7 +148,8 @@ class RegisterForm(_Styled):
     def clean(self) -> dict[str, Any] | None:
         given = super().clean() or {}
         if {"username", "email", "password"} <= set(given):
-            names = {name: given[name] for name in ("username", "email", "full_name")}
+            # A full name that is refused itself is not there.
+            names = {name: given.get(name, "") for name in ("username", "email", "full_name")}
             try:
                 validate_password(given["password"], User(**names))
             except forms.ValidationError as error:

@@ -21,7 +21,10 @@ from accounts.models import APIKey, Session, User
 
 # The password's hash and the dates are not read until something asks for them.
 _USER_FIELDS = frozenset(
-    {"id", "username", "email", "full_name", "is_active", "is_staff", "is_superuser", "token_epoch"}
+    {
+        *("id", "username", "email", "full_name", "is_active", "is_staff", "is_superuser"),
+        *("token_epoch", "daily_token_quota"),  # the quota: asked for on every generating request
+    }
 )
 log = structlog.get_logger(__name__)
 _USE_IS_NOTED_EVERY = timedelta(minutes=1)

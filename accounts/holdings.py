@@ -46,12 +46,12 @@ def addresses_of(user: User) -> set[str]:
     """Every address that mails of theirs went to."""
     mails = Mail.objects.filter(user=user).values_list("address", flat=True)
     links = Link.objects.filter(user=user).exclude(address="").values_list("address", flat=True)
-    return {user.email, *mails, *links}
+    return {user.email, canonical(user.email), *mails, *links}
 
 
 def _account(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
     fields = ("id", "username", "email", "full_name", "is_active", "is_staff", "created_at")
-    yield from User.objects.filter(pk=user_id).values(*fields, "last_login")
+    yield from User.objects.filter(pk=user_id).values(*fields, "last_login", "daily_token_quota")
 
 
 def _rows_of(name: str) -> Any:
@@ -75,7 +75,7 @@ def _erase(user_id: uuid.UUID) -> int:
     erased += _erase_browser_sessions(user_id)
     erased += Registration.objects.all().of_address(address).delete()[0]
     for model in (Mail, Link):
-        named = Q(address__iexact=user.email) | Q(address=address)
+        named = Q(address__iexact=user.email) | Q(address__iexact=address)
         erased += model.objects.filter(named).delete()[0]
     return erased + user.delete()[0]
 

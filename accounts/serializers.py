@@ -12,8 +12,19 @@ from django.utils import timezone
 from rest_framework import serializers
 
 from accounts.models import APIKey, Link, Session, User
-from accounts.validators import MAX_ADDRESS_LENGTH, validate_address, validate_name
-from sovereigncore.strict import StrictCharField, StrictDateTimeField, StrictSerializer
+from accounts.models.user import MAX_DAILY_TOKENS
+from accounts.validators import (
+    MAX_ADDRESS_LENGTH,
+    validate_address,
+    validate_line,
+    validate_name,
+)
+from sovereigncore.strict import (
+    StrictCharField,
+    StrictDateTimeField,
+    StrictIntegerField,
+    StrictSerializer,
+)
 
 _WORD = r"[\x21\x23-\x5b\x5d-\x7e]+"  # RFC 6749, section 3.3
 _SCOPE = rf"({_WORD}( {_WORD})*)?"
@@ -78,11 +89,18 @@ class _Token(StrictCharField):
         super().__init__(max_length=200, **kwargs)
 
 
+class _FullName(StrictCharField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            required=False, allow_blank=True, max_length=150, validators=[validate_line], **kwargs
+        )
+
+
 class RegisterRequest(StrictSerializer):
     username = StrictCharField(max_length=50, validators=[validate_name])
     email = _Address()
     password = _Password()
-    full_name = StrictCharField(required=False, allow_blank=True, max_length=150, default="")
+    full_name = _FullName(default="")
     invitation = _Token(required=False, allow_blank=True, default="")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +143,7 @@ class PasswordChangeRequest(StrictSerializer):
 
 
 class ProfileRequest(StrictSerializer):
-    full_name = StrictCharField(required=False, allow_blank=True, max_length=150)
+    full_name = _FullName()
     email = _Address(required=False)
     current_password = _Password(required=False)
 
@@ -193,6 +211,10 @@ class SearchRequest(StrictSerializer):
     search = StrictCharField(allow_blank=True, max_length=100)
 
 
+class QuotaRequest(StrictSerializer):
+    daily_token_quota = StrictIntegerField(min_value=0, max_value=MAX_DAILY_TOKENS, allow_null=True)
+
+
 class AccountResponse(serializers.ModelSerializer[User]):
     disabled = serializers.SerializerMethodField()
 
@@ -200,7 +222,7 @@ class AccountResponse(serializers.ModelSerializer[User]):
         model = User
         fields = (
             *("id", "username", "email", "full_name", "disabled"),
-            *("is_staff", "created_at", "last_login"),
+            *("is_staff", "daily_token_quota", "created_at", "last_login"),
         )
 
     def get_disabled(self, user: User) -> bool:
@@ -227,7 +249,7 @@ class SessionResponse(serializers.ModelSerializer[Session]):
 
 
 class KeyRequest(StrictSerializer):
-    name = StrictCharField(max_length=100)
+    name = StrictCharField(max_length=100, validators=[validate_line])
     scopes = serializers.ListField(
         child=serializers.ChoiceField(["read", "write", "admin"]), min_length=1, max_length=3
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from email.errors import MessageError
 
 from django.core.exceptions import ValidationError
@@ -11,6 +12,10 @@ from django.core.validators import validate_email
 from accounts.identity import canonical, is_reserved, is_username
 
 MAX_ADDRESS_LENGTH = 254  # RFC 5321
+# Control and format characters, ends of lines and paragraphs: not seen themselves, they change
+# what is seen around them. Two of them are part of how people write: in Persian, and in emoji.
+_UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp"})
+_JOINERS = "\u200c\u200d"
 
 _CLASSES = (
     (str.isupper, "an upper-case letter"),
@@ -57,6 +62,16 @@ def validate_name(name: str) -> None:
         raise ValidationError("This name is reserved.")
 
 
+def validate_line(text: str) -> None:
+    """Raise ValidationError unless `text` is one line that looks like what it is: others read it
+    in lists, between names that it must not turn round or hide."""
+    for char in text:
+        if unicodedata.category(char) in _UNSEEN and char not in _JOINERS:
+            raise ValidationError(
+                f"The character U+{ord(char):04X} is not allowed: it changes how text is shown."
+            )
+
+
 def validate_address(address: str) -> None:
     """Raise ValidationError unless `address` is one, in its canonical spelling too.
 
@@ -73,6 +88,16 @@ def validate_address(address: str) -> None:
             raise ValidationError("Not an e-mail address.") from error
         if not spelling.isprintable():  # in quotes, mail's grammar allows control characters
             raise ValidationError("Not an e-mail address.")
+    local, _, domain = canonical(address).rpartition("@")
     # Django's pattern takes a dotless i for an i, and the two would stand side by side.
-    if not canonical(address).rpartition("@")[0].isascii():
+    if not local.isascii() or not _is_its_own_name(domain):
         raise ValidationError("Not an e-mail address.")
+
+
+def _is_its_own_name(domain: str) -> bool:
+    """Whether mail servers know `domain` by this name. They leave some characters out and know
+    bücher.de as xn--bcher-kva.de too: one mailbox must not be several identities."""
+    try:
+        return domain.encode("idna").decode("idna") == domain
+    except UnicodeError:
+        return False

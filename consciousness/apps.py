@@ -9,12 +9,22 @@ class ConsciousnessConfig(AppConfig):
     name = "consciousness"
 
     def ready(self) -> None:
-        from consciousness.engine import ask_engine
-        from consciousness.holdings import queries
-        from consciousness.maintenance import delete_old_queries, settle_orphans
-        from monitoring import health, jobs, personal_data
+        from consciousness import actions
+        from consciousness.cache import forget_old_answers
+        from consciousness.engines import ask_engines
+        from consciousness.holdings import all_holdings
+        from consciousness.maintenance import (
+            delete_old_queries,
+            delete_old_usage,
+            settle_orphans,
+        )
+        from monitoring import audit, health, jobs, personal_data
 
-        health.registry.register("engine", ask_engine)
-        personal_data.register(queries())
+        audit.register(actions.ACTIONS)
+        health.registry.register("engine", ask_engines)
+        for holding in all_holdings():
+            personal_data.register(holding)
         jobs.register("settle_orphans", settle_orphans, interval=timedelta(minutes=1))
+        jobs.register("forget_old_answers", forget_old_answers, interval=timedelta(hours=1))
         jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))
+        jobs.register("delete_old_usage", delete_old_usage, interval=timedelta(hours=1))

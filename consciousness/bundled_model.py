@@ -17,6 +17,8 @@ import orjson
 
 BUNDLED_NAME = "gemma-3-270m"
 BUNDLED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+# A base model does not know when to stop: at the next question, and at a blank line.
+STOPS = ("\n### ", "\n\n")
 TERMS_URL = "https://ai.google.dev/gemma/terms"
 _BLOCK_BYTES = 4 * 1024 * 1024
 _GGUF_MAGIC = b"GGUF"

@@ -6,17 +6,29 @@ tokens can be counted and a generation can be ended when nobody waits for it any
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 import orjson
 from django.conf import settings
 
+from consciousness import bundled_model
 from consciousness import engine_errors as errors
-from consciousness.engine_generation import Generation, Timeouts, bounded_body, decoded, refusal
+from consciousness.engine_generation import (
+    CHAT_PATH,
+    Generation,
+    Timeouts,
+    bounded_body,
+    decoded,
+    refusal,
+    unreached,
+)
+from consciousness.engine_outbound import PinningTransport
 
 _MODELS_TIMEOUT_S = 1.0
 _MODELS_FRESH_S = 10.0
@@ -39,40 +51,76 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    messages: tuple[dict[str, str], ...]
+    """What is asked of a model: `messages` of a chat, or `text` to be continued. `options` are
+    further parameters of the protocol, checked by whoever took them from a caller."""
+
+    messages: tuple[Mapping[str, Any], ...] = ()
+    text: str = ""
     temperature: float
     max_tokens: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        return CHAT_PATH if self.messages else "/v1/completions"
+
+    def described(self) -> dict[str, Any]:
+        """The protocol's parameters, all that shapes the answer but the model."""
+        said = {"messages": self.messages} if self.messages else {"prompt": self.text}
+        return {
+            **said,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            **self.options,
+        }
 
 
 class Engine:
     """One upstream. Safe to share between threads."""
 
     def __init__(self, *, url: str, api_key: str) -> None:
-        self._http = httpx2.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            follow_redirects=False,
-            trust_env=False,  # no proxy from the environment may see a prompt
+        """Raises EngineMisconfigured for a URL that is none."""
+        connections = httpx2.HTTPTransport(
+            trust_env=False,
             # A connection a request: ending a generation means closing its connection, and a
             # kept one may be dead after the engine was restarted.
             limits=httpx2.Limits(max_keepalive_connections=0, max_connections=1024),
         )
+        try:
+            self._http = httpx2.Client(
+                base_url=url,
+                headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+                follow_redirects=False,
+                trust_env=False,  # no proxy from the environment may see a prompt
+                transport=PinningTransport(connections),
+            )
+        except httpx2.InvalidURL as error:
+            raise errors.EngineMisconfigured from error
         self._models: tuple[float, tuple[Model, ...]] = (float("-inf"), ())
+        self._admit: Callable[[], None] = lambda: None
 
-    def models(self, *, fresh: bool = False) -> tuple[Model, ...]:
+    def behind(self, admit: Callable[[], None]) -> Engine:
+        """The same upstream; each generation first calls `admit`, and raises what that raises."""
+        same = copy.copy(self)
+        same._admit = admit
+        return same
+
+    def models(self, *, fresh: bool = False, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models served, first the default one; asked anew every ten seconds.
 
-        Raises EngineUnavailable, EngineLoading, EngineBadReply, EngineMisconfigured.
+        An answer may take `timeout_s`, by default a second. Raises EngineUnavailable,
+        EngineLoading, EngineBusy, EngineBadReply, EngineMisconfigured.
         """
         asked_at_s, known = self._models
         if not fresh and time.monotonic() - asked_at_s < _MODELS_FRESH_S:
             return known
-        until_s = time.monotonic() + _MODELS_TIMEOUT_S
+        timeout_s = timeout_s or _MODELS_TIMEOUT_S
+        until_s = time.monotonic() + timeout_s
         try:
-            with self._http.stream("GET", "/v1/models", timeout=_MODELS_TIMEOUT_S) as reply:
+            with self._http.stream("GET", "/v1/models", timeout=timeout_s) as reply:
                 body = bounded_body(reply, max_bytes=_MODELS_BYTES, until_s=until_s)
         except httpx2.HTTPError as error:
-            raise errors.EngineUnavailable from error
+            raise unreached(error) from error
         if reply.status_code != httpx2.codes.OK:
             raise refusal(reply, body)
         models = _parse_models(decoded(body))
@@ -83,16 +131,18 @@ class Engine:
         self, prompt: Prompt, *, model: Model, timeouts: Timeouts | None = None
     ) -> Generation:
         """Start a generation. Close it, whatever happens."""
+        self._admit()
         body = {
+            **prompt.described(),
             "model": model.id,
-            "messages": prompt.messages,
-            "temperature": prompt.temperature,
-            "max_tokens": prompt.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
             **_COUNTING.get(model.owned_by, {}),
         }
-        return Generation(self._http, orjson.dumps(body), timeouts or Timeouts())
+        if model.id == bundled_model.BUNDLED_NAME and "stop" in body:
+            # A caller's own stops replace the server's, and a base model would go on asking itself.
+            body["stop"] = [*body["stop"], *bundled_model.STOPS]
+        return Generation(self._http, orjson.dumps(body), timeouts or Timeouts(), path=prompt.path)
 
 
 def _parse_models(body: Any) -> tuple[Model, ...]:
@@ -127,8 +177,3 @@ def _engine(url: str, api_key: str) -> Engine:
 
 def default_engine() -> Engine:
     return _engine(settings.ENGINE_URL, settings.ENGINE_API_KEY)
-
-
-def ask_engine() -> None:
-    """The health probe: raises EngineError when the engine does not answer."""
-    default_engine().models(fresh=True)

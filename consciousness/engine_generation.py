@@ -25,6 +25,8 @@ _LAST_WORDS_S = 0.5  # what an engine gets to notice that it is to stop
 _ERROR_BODY_BYTES = 64 * 1024
 _MAX_REPLY_BYTES = 32 * 1024 * 1024
 
+CHAT_PATH = "/v1/chat/completions"
+
 log = structlog.get_logger(__name__)
 
 
@@ -40,15 +42,18 @@ class Timeouts:
 
 
 class Generation:
-    """One running generation: iterate for chunks; None means "nothing yet", a few times a second.
+    """One running generation: iterate for chunks that say something; None means "nothing yet", a
+    few times a second.
 
     A thread reads from the engine, so that the caller's thread is free to notice that its client
     has gone, whatever the engine does. `usage` and `finish_reason` are valid at any time and mean
     what has been received so far.
     """
 
-    def __init__(self, http: httpx2.Client, body: bytes, timeouts: Timeouts) -> None:
-        self._http, self._body, self._timeouts = http, body, timeouts
+    def __init__(
+        self, http: httpx2.Client, body: bytes, timeouts: Timeouts, *, path: str = CHAT_PATH
+    ) -> None:
+        self._http, self._path, self._body, self._timeouts = http, path, body, timeouts
         # Bounded: a caller that reads slowly slows the engine instead of filling memory.
         self._received: queue.Queue[Chunk | Exception | None] = queue.Queue(maxsize=64)
         self._has_ended = False  # the end was taken out of `_received`
@@ -63,7 +68,7 @@ class Generation:
         self._reader = threading.Thread(target=self._read, name="engine-reader", daemon=True)
         self._reader.start()
 
-    def __iter__(self) -> Iterator[str | None]:
+    def __iter__(self) -> Iterator[Chunk | None]:
         while True:
             try:
                 item = self._take(timeout_s=_IDLE_S)
@@ -78,8 +83,8 @@ class Generation:
             if isinstance(item, Exception):
                 raise item
             self._check_deadlines()
-            if item.text:
-                yield item.text
+            if item.text or item.extra or item.finish_reason:
+                yield item
 
     def _take(self, *, timeout_s: float) -> Chunk | Exception | None:
         """The next chunk, accounted for, or the end: None or what went wrong."""
@@ -92,10 +97,11 @@ class Generation:
 
     def _account(self, chunk: Chunk) -> None:
         self._last_s = time.monotonic()
-        if chunk.text and self.first_token_after_s is None:
+        if (chunk.text or chunk.extra) and self.first_token_after_s is None:
             self.first_token_after_s = self._last_s - self._started_s
         self.usage = self.usage.updated_by(chunk)
-        self.finish_reason = chunk.finish_reason or self.finish_reason
+        if chunk.index == 0:
+            self.finish_reason = chunk.finish_reason or self.finish_reason
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
@@ -132,8 +138,8 @@ class Generation:
             self._stream()
         except errors.EngineError as error:
             end = error
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            end = errors.EngineUnavailable()
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            end = unreached(error)
         except httpx2.TimeoutException:
             end = errors.EngineTimeout()
         except httpx2.HTTPError as error:
@@ -151,7 +157,7 @@ class Generation:
         read_s = max(limits.first_token_s, limits.silence_s) + 5
         with self._http.stream(
             "POST",
-            "/v1/chat/completions",
+            self._path,
             content=self._body,
             headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
             timeout=httpx2.Timeout(read_s, connect=limits.connect_s, pool=limits.connect_s),
@@ -199,6 +205,11 @@ def bounded_body(reply: httpx2.Response, *, max_bytes: int, until_s: float = flo
         if len(body) > max_bytes or time.monotonic() > until_s:
             break
     return body
+
+
+def unreached(error: httpx2.HTTPError) -> errors.EngineUnavailable:
+    """A timeout may be a moment's; no connection at all is an engine that is not there."""
+    return errors.EngineUnavailable(is_unreachable=isinstance(error, httpx2.ConnectError))
 
 
 def refusal(reply: httpx2.Response, body: bytes) -> errors.EngineError:

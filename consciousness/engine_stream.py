@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -11,35 +11,56 @@ import orjson
 from consciousness import engine_errors as errors
 
 _MAX_LINE_BYTES = 1024 * 1024
+_MAX_CHOICES = 16  # more than anybody may ask for
+_MAX_DEPTH = 32
+_BEYOND_TEXT = ("tool_calls", "reasoning_content", "refusal")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """One event. Token counts are totals so far, None where the event does not tell."""
+    """One choice's part of an event. Token counts are totals so far, over all choices, None where
+    the event does not tell. `extra` is what is no text: tool calls, log probabilities."""
 
+    index: int = 0
     text: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
     finish_reason: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Tokens so far. `is_estimated` while the engine has not told: then a text chunk counts one."""
+    """Tokens so far. `is_estimated` while the engine has not told: then a text chunk counts one.
+    `cached_tokens` are those of the prompt that the engine had not to read again."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int | None = None
     is_estimated: bool = True
 
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
+    def plus(self, other: Usage) -> Usage:
+        cached = other.cached_tokens
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens if cached is None else cached,
+            is_estimated=self.is_estimated or (other.is_estimated and other.total_tokens > 0),
+        )
+
     def updated_by(self, chunk: Chunk) -> Usage:
         if chunk.prompt_tokens is not None and chunk.completion_tokens is not None:
             return Usage(
                 prompt_tokens=chunk.prompt_tokens,
                 completion_tokens=chunk.completion_tokens,
+                cached_tokens=(
+                    self.cached_tokens if chunk.cached_tokens is None else chunk.cached_tokens
+                ),
                 is_estimated=False,
             )
         if chunk.text and self.is_estimated:
@@ -48,7 +69,7 @@ class Usage:
 
 
 def chunks_of(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[Chunk]:
-    """The chunks of a `text/event-stream` of chat completion chunks, up to `[DONE]`.
+    """The chunks of a `text/event-stream` of (chat) completion chunks, up to `[DONE]`.
 
     Raises EngineBadReply for anything else and for more than `max_bytes`, and the engine's own
     failure when it sends an error event.
@@ -66,7 +87,7 @@ def chunks_of(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[Chunk]:
             raise errors.EngineBadReply from error
         if kind == b"error":
             event = {"error": event}
-        yield _chunk(event)
+        yield from _chunks(event)
 
 
 def _lines(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[bytes]:
@@ -81,7 +102,7 @@ def _lines(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[bytes]:
         yield rest
 
 
-def _chunk(event: Any) -> Chunk:
+def _chunks(event: Any) -> Iterator[Chunk]:
     if not isinstance(event, dict):
         raise errors.EngineBadReply
     if event.get("error"):
@@ -89,16 +110,25 @@ def _chunk(event: Any) -> Chunk:
         status = error.get("code") if isinstance(error, dict) else None
         raise errors.from_status(status if isinstance(status, int) else 500, event)
     choices = event.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else {}
-    if not isinstance(first, dict):
-        raise errors.EngineBadReply
-    delta = first.get("delta")
-    prompt_tokens, completion_tokens = _counts(event)
+    choices = choices if isinstance(choices, list) and choices else [{}]
+    counts = _counts(event)
+    for choice in choices[:_MAX_CHOICES]:
+        if not isinstance(choice, dict):
+            raise errors.EngineBadReply
+        yield _chunk(choice, counts)
+
+
+def _chunk(choice: dict[str, Any], counts: Mapping[str, int | None]) -> Chunk:
+    index, delta = choice.get("index"), choice.get("delta")
+    delta = delta if isinstance(delta, dict) else {}
+    told = {name: delta.get(name) for name in _BEYOND_TEXT} | {"logprobs": choice.get("logprobs")}
     return Chunk(
-        text=_text(delta.get("content")) if isinstance(delta, dict) else "",
-        finish_reason=_text(first.get("finish_reason"))[:20],
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
+        index=index if isinstance(index, int) and 0 < index < _MAX_CHOICES else 0,
+        # A chat's delta, or a completion's text.
+        text=_text(delta.get("content")) or _text(choice.get("text")),
+        extra={name: without_nul(value) for name, value in told.items() if value},
+        finish_reason=_text(choice.get("finish_reason"))[:20],
+        **counts,
     )
 
 
@@ -107,18 +137,42 @@ def _text(value: Any) -> str:
     return value.replace("\x00", "") if isinstance(value, str) else ""
 
 
-def _counts(event: dict[str, Any]) -> tuple[int | None, int | None]:
-    """(prompt, completion) from `usage`, or from llama.cpp's `timings`, whose prompt count leaves
-    out what came from its cache."""
+def without_nul(value: Any, depth: int = 0) -> Any:
+    """JSON from an engine as it can be kept and sent on; what is nested too deeply is dropped."""
+    if isinstance(value, str):
+        return _text(value)
+    if depth > _MAX_DEPTH:
+        return None
+    if isinstance(value, dict):
+        return {_text(name): without_nul(inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nul(inner, depth + 1) for inner in value]
+    return value
+
+
+def _counts(event: dict[str, Any]) -> dict[str, int | None]:
+    """From `usage`, or from llama.cpp's `timings`, whose prompt count leaves out what came from its
+    cache."""
     usage, timings = event.get("usage"), event.get("timings")
     if isinstance(usage, dict):
-        counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        details = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     elif isinstance(timings, dict):
         fresh, cached = timings.get("prompt_n"), timings.get("cache_n", 0)
         both = isinstance(fresh, int) and isinstance(cached, int)
-        counts = (fresh + cached if both else None, timings.get("predicted_n"))
+        prompt = fresh + cached if both else None
+        completion = timings.get("predicted_n")
     else:
-        return None, None
-    if all(isinstance(count, int) and 0 <= count < 2**31 for count in counts):
-        return counts
-    return None, None
+        return {}
+    if not (_is_count(prompt) and _is_count(completion)):
+        return {}
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "cached_tokens": cached if _is_count(cached) else None,
+    }
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**31

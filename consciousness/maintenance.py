@@ -5,36 +5,32 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import F
 
-from consciousness.models import Query, Status
+from consciousness.models import Conversation, Query, Status, UsageDay
+from consciousness.settlement import settle_orphan
 from monitoring import metrics
 
 _BATCH = 200
+_USAGE_KEPT = timedelta(days=400)  # a year to compare with; one narrow row a person and day
 
 
 def settle_orphans() -> int:
-    """Finish queries that nobody can finish any more, at what they had reserved, and say so.
-
-    A query that never ran used nothing. One that ran used `max_tokens` at most; how many of them
-    died with its process.
-    """
+    """Finish queries whose process is gone, at what they had set aside; how many."""
     settled = 0
-    while ids := list(Query.objects.orphaned().values_list("id", flat=True)[:_BATCH]):
-        for query_id in ids:
-            row = Query.objects.filter(id=query_id)
-            ran = row.filter(status=Status.RUNNING).exists()
-            if Query.objects.all().settle(
-                query_id,
-                status=Status.FAILED,
-                error_code="orphaned",
-                is_estimated=True,
-                completion_tokens=F("max_tokens") if ran else 0,
-            ):
+    while orphans := list(Query.objects.orphaned()[:_BATCH]):
+        for query in orphans:
+            if settle_orphan(query):
                 settled += 1
                 metrics.QUERIES.labels(Status.FAILED).inc()
     return settled
 
 
 def delete_old_queries() -> int:
-    return Query.objects.all().delete_older_than(timedelta(days=settings.RETENTION_DAYS))
+    """Queries, their texts and their conversations, RETENTION_DAYS after the last activity."""
+    age = timedelta(days=settings.RETENTION_DAYS)
+    deleted = Query.objects.all().delete_older_than(age)
+    return deleted + Conversation.objects.all().delete_idle(age)
+
+
+def delete_old_usage() -> int:
+    return UsageDay.objects.all().delete_older_than(_USAGE_KEPT)

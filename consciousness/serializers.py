@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import orjson
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from consciousness.models import MODEL_ID_LENGTH, Query
-from consciousness.services import Answer
+from consciousness.asks import NEW_CONVERSATION, Answer
+from consciousness.models import (
+    MODEL_ID_LENGTH,
+    TITLE_LENGTH,
+    Conversation,
+    Kind,
+    Memory,
+    Query,
+    Status,
+    UsageDay,
+)
 from monitoring.governor import Mode, ThermalState
 from sovereigncore.strict import (
     StrictBooleanField,
     StrictCharField,
+    StrictDateTimeField,
     StrictFloatField,
     StrictIntegerField,
     StrictSerializer,
@@ -22,13 +33,37 @@ from sovereigncore.strict import (
 MAX_PROMPT_CHARACTERS = 10_000
 
 
+class ConversationField(StrictCharField):
+    """The id of one of the caller's conversations, or `new`."""
+
+    default_error_messages = {"not_one": "The id of a conversation, or 'new'."}
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        if text == NEW_CONVERSATION:
+            return text
+        try:
+            return str(uuid.UUID(text))
+        except ValueError:
+            self.fail("not_one")
+
+
 class ProcessRequest(StrictSerializer):
     prompt = StrictCharField(max_length=MAX_PROMPT_CHARACTERS)
     temperature = StrictFloatField(min_value=0, max_value=2, default=0.7)
     max_tokens = StrictIntegerField(min_value=1, max_value=4096, default=500)
     model = StrictCharField(required=False, max_length=MODEL_ID_LENGTH, default="")
+    conversation = ConversationField(required=False, default="")
+    use_memory = StrictBooleanField(default=True)
+    cache = StrictBooleanField(required=False, allow_null=True, default=None)
     store = StrictBooleanField(default=True)
     stream = StrictBooleanField(default=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs["conversation"] and not attrs["store"]:
+            message = "A conversation keeps its turns, so `store` cannot be false."
+            raise serializers.ValidationError({"store": [message]})
+        return attrs
 
 
 @extend_schema_field({"oneOf": [{"type": "string"}, {"type": "object"}]})
@@ -56,10 +91,16 @@ class QueryRequest(StrictSerializer):
     context = ContextField(required=False, default="")  # type: ignore[assignment]
 
 
-class UsageResponse(serializers.Serializer[Any]):
+class TokensResponse(serializers.Serializer[Any]):
     prompt_tokens = serializers.IntegerField()
     completion_tokens = serializers.IntegerField()
     total_tokens = serializers.IntegerField()
+    cached_tokens = serializers.IntegerField(allow_null=True)
+
+
+class RecalledMemory(serializers.Serializer[Memory]):
+    id = serializers.UUIDField()
+    text = serializers.CharField()
 
 
 class AnswerResponse(serializers.Serializer[Answer]):
@@ -78,18 +119,13 @@ class AnswerResponse(serializers.Serializer[Answer]):
     request_id = serializers.CharField()
     query_id = serializers.UUIDField()
     model = serializers.CharField()
-    usage = UsageResponse()
+    usage = TokensResponse()
     finish_reason = serializers.CharField()
-    cached = serializers.SerializerMethodField()
-    conversation = serializers.SerializerMethodField()
-
-    def get_cached(self, answer: Answer) -> bool:
-        """Whether the answer came from the cache. There is no cache yet, so it never does."""
-        return False
-
-    def get_conversation(self, answer: Answer) -> str | None:
-        """The conversation's id. There are no conversations yet."""
-        return None
+    cached = serializers.BooleanField()
+    conversation = serializers.UUIDField(allow_null=True)
+    turns_dropped = serializers.IntegerField()
+    memories_used = RecalledMemory(many=True)
+    memory_stored = RecalledMemory(allow_null=True)
 
 
 class QueryAnswerResponse(AnswerResponse):
@@ -97,14 +133,75 @@ class QueryAnswerResponse(AnswerResponse):
 
 
 class HistoryResponse(serializers.ModelSerializer[Query]):
-    usage = UsageResponse(source="*")
+    usage = TokensResponse(source="*")
     prompt = serializers.CharField(source="content.prompt", default=None)
     response = serializers.CharField(source="content.response", default=None)
 
     class Meta:
         model = Query
         fields = (
-            *("id", "status", "model", "temperature", "max_tokens", "usage", "is_estimated"),
-            *("finish_reason", "error_code", "processing_time_ms", "request_id"),
+            *("id", "kind", "conversation", "status", "model", "engine"),
+            *("temperature", "max_tokens", "usage", "is_estimated", "is_cached", "finish_reason"),
+            *("error_code", "processing_time_ms", "request_id"),
             *("created_at", "finished_at", "prompt", "response"),
         )
+
+
+class HistoryFilter(StrictSerializer):
+    """Query parameters, which are text."""
+
+    status = serializers.ChoiceField(required=False, choices=Status.values)
+    kind = serializers.ChoiceField(required=False, choices=Kind.values)
+    model = StrictCharField(required=False, max_length=MODEL_ID_LENGTH)
+    conversation = serializers.UUIDField(required=False)
+    after = StrictDateTimeField(required=False, help_text="asked at or after this moment")
+    before = StrictDateTimeField(required=False, help_text="asked before this moment")
+
+    def lookups(self) -> dict[str, Any]:
+        names = {"after": "created_at__gte", "before": "created_at__lt"}
+        return {names.get(name, name): value for name, value in self.validated_data.items()}
+
+
+class ConversationRequest(StrictSerializer):
+    title = StrictCharField(max_length=TITLE_LENGTH)
+
+
+class ConversationResponse(serializers.ModelSerializer[Conversation]):
+    class Meta:
+        model = Conversation
+        fields = ("id", "title", "created_at", "updated_at")
+
+
+class ConversationMessage(serializers.Serializer[Any]):
+    role = serializers.ChoiceField(["user", "assistant"])
+    content = serializers.CharField()
+    query_id = serializers.UUIDField()
+    status = serializers.ChoiceField(Status.values)
+    created_at = serializers.DateTimeField()
+
+
+class UsageRequest(StrictSerializer):
+    days = serializers.IntegerField(required=False, min_value=1, max_value=366, default=30)
+
+
+class UsageDayResponse(serializers.ModelSerializer[UsageDay]):
+    class Meta:
+        model = UsageDay
+        fields = (
+            *("day", "requests", "cache_hits"),
+            *("prompt_tokens", "completion_tokens", "total_tokens"),
+        )
+
+
+class QuotaResponse(serializers.Serializer[Any]):
+    """Null where there is no limit."""
+
+    limit = serializers.IntegerField(allow_null=True)
+    used = serializers.IntegerField()
+    remaining = serializers.IntegerField(allow_null=True)
+    reset_s = serializers.IntegerField()
+
+
+class UsageResponse(serializers.Serializer[Any]):
+    quota = QuotaResponse()
+    days = UsageDayResponse(many=True)

@@ -1,17 +1,21 @@
-"""Server-sent events of a query, per the contract: `token` events, then `done` or `error`."""
+"""Server-sent events of a running query, whichever face of the API they are written for."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import structlog
 from django.db import InterfaceError, OperationalError
+from django.http import StreamingHttpResponse
 
 from consciousness.admission import CallerGone
-from consciousness.services import Answer, Events, release_connection
+from consciousness.asks import Answer
+from consciousness.engine_stream import Chunk
+from consciousness.services import RunningQuery
+from consciousness.settlement import release_connection
 from sovereigncore.api import ServiceError
 from sovereigncore.errors import DatabaseUnavailable, problem
 
@@ -27,19 +31,71 @@ class CredentialRevoked(ServiceError):
     default_detail = "The credential was revoked while the answer was being written."
 
 
-def event(name: str, data: dict[str, Any]) -> bytes:
+class Writer(Protocol):
+    """How a face writes what happens. Each returns whole events, or nothing to say nothing."""
+
+    def chunk(self, chunk: Chunk) -> bytes: ...
+
+    def done(self, answer: Answer) -> bytes: ...
+
+    def error(self, error: ServiceError) -> bytes: ...
+
+
+class ProcessWriter:
+    """The contract's own: `token` events, then `done` or `error`."""
+
+    def __init__(self, describe: Callable[[Answer], dict[str, Any]], *, request_id: str) -> None:
+        self._describe, self._request_id = describe, request_id
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        return _event("token", {"text": chunk.text}) if chunk.text else b""
+
+    def done(self, answer: Answer) -> bytes:
+        return _event("done", self._describe(answer))
+
+    def error(self, error: ServiceError) -> bytes:
+        told = problem(
+            status=error.status,
+            code=error.code,
+            detail=error.detail,
+            request_id=self._request_id,
+        )
+        return _event("error", told)
+
+
+def _event(name: str, data: dict[str, Any]) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(data, default=str))
 
 
-def first_event(events: Events, is_abandoned: Callable[[], bool]) -> str | Answer:
-    """Wait for the first real event, before a response is begun, so that a failure until then is
-    still an ordinary error response."""
-    for item in events:
+def stream_response(
+    running: RunningQuery,
+    writer: Writer,
+    *,
+    is_abandoned: Callable[[], bool],
+    is_live: Callable[[], bool],
+) -> StreamingHttpResponse:
+    """The response, begun once there is something to say, so that a failure until then is still an
+    ordinary error response. Raises CallerGone when nobody waits for that."""
+    try:
+        first = _first_event(running, is_abandoned)
+    except CallerGone:
+        running.close()
+        raise
+    response = StreamingHttpResponse(
+        EventStream(first, running, writer, is_abandoned=is_abandoned, is_live=is_live),
+        content_type="text/event-stream",
+    )
+    response["X-Accel-Buffering"] = "no"  # nginx would collect the events otherwise
+    return response
+
+
+def _first_event(running: RunningQuery, is_abandoned: Callable[[], bool]) -> Chunk | Answer:
+    for item in running:
         if item is not None:
             return item
         if is_abandoned():
             raise CallerGone
-    raise AssertionError("a stream of events ends with its answer")
+    raise AssertionError("a query's events end with its answer")
 
 
 class EventStream:
@@ -51,19 +107,18 @@ class EventStream:
 
     def __init__(
         self,
-        first: str | Answer,
-        events: Events,
+        first: Chunk | Answer,
+        running: RunningQuery,
+        writer: Writer,
         *,
-        done: Callable[[Answer], dict[str, Any]],
         is_abandoned: Callable[[], bool],
         is_live: Callable[[], bool],
-        request_id: str,
     ) -> None:
-        self._events = events
-        self._done = done
+        self._running = running
+        self._events = iter(running)
+        self._writer = writer
         self._is_abandoned = is_abandoned
         self._is_live = is_live
-        self._request_id = request_id
         self._bytes = self._written(first)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -71,9 +126,9 @@ class EventStream:
 
     def close(self) -> None:
         self._bytes.close()
-        self._events.close()
+        self._running.close()
 
-    def _written(self, item: str | Answer | None) -> Generator[bytes]:
+    def _written(self, item: Chunk | Answer | None) -> Generator[bytes]:
         written_s = checked_s = time.monotonic()
         try:
             while not isinstance(item, Answer):
@@ -83,23 +138,23 @@ class EventStream:
                 if now - checked_s > RECHECK_S:
                     checked_s = now
                     _check_credential(self._is_live)
-                if item:
+                if item and (said := self._writer.chunk(item)):
                     written_s = now
-                    yield event("token", {"text": item})
+                    yield said
                 elif now - written_s > HEARTBEAT_S:
                     written_s = now
                     yield b": still working\n\n"
                 item = next(self._events)
-            yield event("done", self._done(item))
+            yield self._writer.done(item)
         except (ServiceError, OperationalError, InterfaceError) as error:
-            yield event("error", _problem(error, self._request_id))
+            yield self._writer.error(_told(error))
         except CallerGone:
             return
         except Exception as error:  # too late for the 500 that it is
             log.exception("unhandled_error")
-            yield event("error", _problem(error, self._request_id))
+            yield self._writer.error(_told(error))
         finally:
-            self._events.close()
+            self._running.close()
 
 
 def _check_credential(is_live: Callable[[], bool]) -> None:
@@ -108,8 +163,9 @@ def _check_credential(is_live: Callable[[], bool]) -> None:
     release_connection()
 
 
-def _problem(error: Exception, request_id: str) -> dict[str, Any]:
-    known = error if isinstance(error, ServiceError) else ServiceError()
+def _told(error: Exception) -> ServiceError:
+    if isinstance(error, ServiceError):
+        return error
     if isinstance(error, (OperationalError, InterfaceError)):
-        known = DatabaseUnavailable()
-    return problem(status=known.status, code=known.code, detail=known.detail, request_id=request_id)
+        return DatabaseUnavailable()
+    return ServiceError()

@@ -37,6 +37,14 @@ REGISTRATIONS = Counter("sovereigncore_registrations_total", "Accounts registere
 QUERIES = Counter(
     "sovereigncore_queries_total", "Consciousness queries by final status.", ["status"]
 )
+CACHE_LOOKUPS = Counter(
+    "sovereigncore_answer_cache_lookups_total",
+    "Requests that an earlier answer could have served, by result: hit or miss.",
+    ["result"],
+)
+QUOTA_REFUSALS = Counter(
+    "sovereigncore_quota_refusals_total", "Requests refused by a daily token quota."
+)
 TOKENS = Counter("sovereigncore_tokens_total", "Tokens settled, by kind.", ["kind"])
 TIME_TO_FIRST_TOKEN = Histogram(
     "sovereigncore_time_to_first_token_seconds",
@@ -57,6 +65,23 @@ QUEUE_WAIT = Histogram(
     "sovereigncore_queue_wait_seconds",
     "From the wish for an engine slot to having it.",
     buckets=_SECONDS,
+)
+ENGINE_UP = Gauge(
+    "sovereigncore_engine_up",
+    "Whether requests may be sent to an engine, as last seen; NaN once it is removed.",
+    ["engine"],
+    multiprocess_mode="mostrecent",
+)
+ENGINE_FAILURES = Counter(
+    "sovereigncore_engine_failures_total",
+    "Requests that an engine failed, by reason.",
+    ["engine", "reason"],
+)
+ENGINE_BREAKER_OPEN = Gauge(
+    "sovereigncore_engine_breaker_open",
+    "Web processes that leave the engine alone because it failed.",
+    ["engine"],
+    multiprocess_mode="livesum",
 )
 COMPONENT_UP = Gauge(
     "sovereigncore_component_up",

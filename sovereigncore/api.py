@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -20,13 +19,9 @@ from django.http import (
     Http404,
     HttpRequest,
     HttpResponse,
-    HttpResponseBase,
     UnreadablePostError,
 )
-from django.urls import re_path
-from django.urls.resolvers import URLPattern
 from django.utils.dateparse import parse_datetime
-from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions, negotiation, pagination, permissions, renderers
 from rest_framework.request import Request
 
@@ -53,28 +48,7 @@ __all__ = [
     "NeverRefuse",
     "ServiceError",
     "handle_exception",
-    "page_route",
-    "route",
 ]
-
-
-_PARAMETERS = {"uuid": "[0-9a-f-]{36}", "name": "[A-Za-z0-9_-]{1,64}"}
-
-
-def route(path: str, view: Callable[..., HttpResponseBase], name: str) -> URLPattern:
-    """`path` with an optional trailing slash; `<uuid:x>` and `<name:x>` become parameters.
-
-    No API route looks at cookies, so there is nothing that a forged request could use.
-    """
-    pattern = re.sub(
-        r"<(\w+):(\w+)>", lambda found: f"(?P<{found[2]}>{_PARAMETERS[found[1]]})", path
-    )
-    return re_path(rf"^{pattern}/?$", csrf_exempt(view), name=name)
-
-
-def page_route(path: str, view: Callable[..., HttpResponseBase], name: str) -> URLPattern:
-    """A page with a form: it takes cookies, so its forms carry a CSRF token."""
-    return re_path(rf"^{path}/?$", view, name=name)
 
 
 class NeverRefuse(negotiation.DefaultContentNegotiation):

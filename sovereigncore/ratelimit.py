@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import structlog
 from django.conf import settings
@@ -89,6 +89,24 @@ def enforce(request: HttpRequest, *, group: str, rate: str, caller: str = "") ->
     return usage
 
 
+class TokenStanding(Protocol):
+    """Where a caller stands in its quota of tokens; `limit` 0 is none."""
+
+    @property
+    def limit(self) -> int: ...
+
+    @property
+    def remaining(self) -> int: ...
+
+    @property
+    def reset_s(self) -> int: ...
+
+
+def tell_tokens(request: HttpRequest, standing: TokenStanding) -> None:
+    """Let the response's headers tell it."""
+    request.META["TOKEN_STANDING"] = standing
+
+
 class DefaultRateLimit(BaseThrottle):
     """`RATE_LIMIT_DEFAULT`, by account when there is one, whatever credential it came with."""
 
@@ -113,6 +131,11 @@ class RateLimitHeadersMiddleware:
             response["x-ratelimit-limit-requests"] = str(usage.limit)
             response["x-ratelimit-remaining-requests"] = str(usage.remaining)
             response["x-ratelimit-reset-requests"] = f"{usage.reset_s}s"
+        standing: TokenStanding | None = request.META.get("TOKEN_STANDING")
+        if standing is not None and standing.limit:
+            response["x-ratelimit-limit-tokens"] = str(standing.limit)
+            response["x-ratelimit-remaining-tokens"] = str(standing.remaining)
+            response["x-ratelimit-reset-tokens"] = f"{standing.reset_s}s"
         return response
 
 

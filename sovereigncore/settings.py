@@ -125,6 +125,7 @@ MIDDLEWARE = [
     "sovereigncore.middleware.ServiceErrorMiddleware",
     "sovereigncore.middleware.HostCheckMiddleware",
     "sovereigncore.middleware.BodyCheckMiddleware",
+    "accounts.middleware.CallerAddressMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -294,6 +295,7 @@ RATE_LIMIT_DEFAULT = env.matching("RATE_LIMIT_DEFAULT", "100/m", *_RATE)
 RATE_LIMIT_AUTH = env.matching("RATE_LIMIT_AUTH", "5/m", *_RATE)
 RATE_LIMIT_REGISTER = env.matching("RATE_LIMIT_REGISTER", "5/h", *_RATE)
 RATE_LIMIT_RESET = env.matching("RATE_LIMIT_RESET", "3/h", *_RATE)
+DAILY_TOKEN_QUOTA = env.integer("DAILY_TOKEN_QUOTA", 1_000_000, at_least=0, at_most=10**12)
 RATELIMIT_USE_CACHE = "ratelimit"
 RATELIMIT_FAILOVER_TTL_S = 3600
 RATELIMIT_IPV6_MASK = 64  # one customer's network; a single host owns all of it
@@ -327,7 +329,10 @@ ENGINE_SILENCE_TIMEOUT_S = env.number("ENGINE_SILENCE_TIMEOUT_S", 30, at_least=0
 ENGINE_TOTAL_TIMEOUT_S = env.number("ENGINE_TOTAL_TIMEOUT_S", 600, at_least=1, at_most=86400)
 QUEUE_LIMIT = env.integer("QUEUE_LIMIT", 64, at_least=0, at_most=900)
 QUEUE_TIMEOUT_S = env.number("QUEUE_TIMEOUT_S", 20, at_least=0, at_most=600)
+CACHE_TTL_S = env.integer("CACHE_TTL_S", 3600, at_least=0, at_most=30 * 86400)
+CACHE_MAX_ENTRIES = env.integer("CACHE_MAX_ENTRIES", 100_000, at_least=0, at_most=10**8)
 RETENTION_DAYS = env.integer("RETENTION_DAYS", 30, at_least=1, at_most=3650)
+MEMORY_LIMIT = env.integer("MEMORY_LIMIT", 1000, at_least=0, at_most=100_000)
 if WEB_THREADS < QUEUE_LIMIT + ENGINE_SLOTS + 32:
     env.problems.append(
         f"WEB_THREADS: {WEB_THREADS} is too few: waiting callers hold a thread each, so it must be"
@@ -362,6 +367,10 @@ for _reading in ("memory", "disk"):
         )
 if GOVERNOR["temp_conserve_c"] > GOVERNOR["temp_survive_c"]:
     env.problems.append("GOVERNOR_TEMP_CONSERVE_C: above the one of SURVIVE")
+
+GOVERNOR_CONSERVE_MAX_TOKENS = env.integer(
+    "GOVERNOR_CONSERVE_MAX_TOKENS", 256, at_least=1, at_most=32768
+)
 
 # --- REST framework and its documentation ----------------------------------------------------
 REST_FRAMEWORK = {

@@ -6,14 +6,13 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularSwaggerSplitView
-from rest_framework.routers import SimpleRouter
 
 from accounts import pages as account_pages
 from accounts import views as accounts
 from consciousness import views as consciousness
 from monitoring import views as monitoring
 from sovereigncore import pages
-from sovereigncore.api import page_route, route
+from sovereigncore.routing import Router, page_route, route
 from sovereigncore.schema import SchemaView
 
 handler400 = "sovereigncore.errors.bad_request"
@@ -23,9 +22,12 @@ handler500 = "sovereigncore.errors.server_error"
 
 API = "api/v1/"
 
-router = SimpleRouter(use_regex_path=True)
-router.trailing_slash = "/?"
+router = Router()
 router.register("consciousness/queries", consciousness.QueryViewSet, basename="queries")
+router.register(
+    "consciousness/conversations", consciousness.ConversationViewSet, basename="conversations"
+)
+router.register("consciousness/memories", consciousness.MemoryViewSet, basename="memories")
 
 urlpatterns = [
     path("", pages.home, name="home"),
@@ -82,7 +84,11 @@ urlpatterns = [
     route(f"{API}users/me/deactivate", accounts.DeactivateView.as_view(), "deactivate"),
     route(f"{API}users/me/password", accounts.PasswordView.as_view(), "password"),
     route(f"{API}users", accounts.UserViewSet.as_view({"get": "list"}), "users"),
-    route(f"{API}users/<name:username>", accounts.UserViewSet.as_view({"get": "retrieve"}), "user"),
+    route(
+        f"{API}users/<name:username>",
+        accounts.UserViewSet.as_view({"get": "retrieve", "patch": "set_quota"}),
+        "user",
+    ),
     *(
         route(
             f"{API}users/<name:username>/{path}",
@@ -100,6 +106,7 @@ urlpatterns = [
     route(f"{API}consciousness/query", consciousness.QueryView.as_view(), "query"),
     route(f"{API}consciousness/state", consciousness.StateView.as_view(), "state"),
     route(f"{API}consciousness/status", consciousness.StatusView.as_view(), "status"),
+    route(f"{API}usage", consciousness.UsageView.as_view(), "usage"),
     re_path(rf"^{API}", include(router.urls)),
     route("api/schema", SchemaView.as_view(), "schema"),
     page_route("register", account_pages.register, "register-page"),

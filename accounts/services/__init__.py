@@ -8,6 +8,7 @@ from accounts.services.administration import (
     keep_a_superuser,
     send_reset,
     set_active,
+    set_quota,
     sign_out,
 )
 from accounts.services.keys import create_key, revoke_key
@@ -79,6 +80,7 @@ __all__ = [
     "revoke_key",
     "send_reset",
     "set_active",
+    "set_quota",
     "sign_out",
     "verify_address",
 ]

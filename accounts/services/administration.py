@@ -81,6 +81,22 @@ def send_reset(user: User, *, by: User) -> None:
         audit.record("password.reset_sent", actor_id=by.id, subject_id=user.id)
 
 
+def set_quota(user: User, *, daily_token_quota: int | None, by: User) -> User:
+    """Change how many tokens a day the account may use: None for the platform's own
+    DAILY_TOKEN_QUOTA, 0 for no limit. Raises NeedsSuperuser."""
+    check_authority(user, by=by)
+    with transaction.atomic():
+        locked = User.objects.select_for_update().get(pk=user.pk)
+        former = locked.daily_token_quota
+        if former == daily_token_quota:
+            return locked
+        locked.daily_token_quota = daily_token_quota
+        locked.save(update_fields=["daily_token_quota"])
+        detail = {"from": former, "to": daily_token_quota}
+        audit.record("quota.set", actor_id=by.id, subject_id=user.id, detail=detail)
+    return locked
+
+
 def bootstrap_admin(*, username: str, email: str) -> str | None:
     """Make the first administrator and return the random password; None when there is one.
 

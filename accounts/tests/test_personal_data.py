@@ -24,8 +24,8 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts import mailing
-from accounts.models import APIKey, Link, Mail, Purpose, Session, User
-from accounts.services import second_factor
+from accounts.models import APIKey, Kind, Link, Mail, Purpose, Session, User
+from accounts.services import erase_user, second_factor
 from conftest import PASSWORD
 from consciousness.models import Query, QueryContent
 from monitoring.models import AuditEvent
@@ -157,7 +157,8 @@ def test_every_table_that_knows_people_is_exported_or_said_to_be_left_out() -> N
     }
     assert with_people == {
         *("accounts.Session", "accounts.APIKey", "accounts.Link", "accounts.Mail"),
-        "consciousness.Query",
+        *("consciousness.Query", "consciousness.Conversation", "consciousness.UsageDay"),
+        *("consciousness.Memory", "consciousness.IdempotentRequest"),
         "admin.LogEntry",  # what staff did: in the audit trail
         *("otp_totp.TOTPDevice", "otp_static.StaticDevice"),  # secrets
     }
@@ -228,6 +229,21 @@ def test_mails_that_were_written_to_files_go_too(
     assert person.delete(ME, {"current_password": PASSWORD}).status_code == 204
     (left,) = tmp_path.iterdir()
     assert bob.email in left.read_text()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("address", ["zoe@bücher.example", "Zoe@\uff45xample.org"])
+def test_so_they_do_however_a_header_writes_the_address(
+    staff: User, settings: Settings, tmp_path: Path, address: str
+) -> None:
+    settings.EMAIL_BACKEND, settings.OUTBOX = "accounts.outbox.EmailBackend", tmp_path
+    zoe = User.objects.create_user("zoe", address, PASSWORD)
+    mailing.enqueue(Kind.RESET_PASSWORD, zoe.email_canonical)
+    mailing.enqueue(Kind.PASSWORD_CHANGED, zoe.email, user=zoe)
+    assert mailing.send_due() == 2
+    assert len(list(tmp_path.iterdir())) == 2
+    erase_user(zoe, by=staff)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.django_db(transaction=True)

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import services
+from accounts import hashing, services
 from accounts.models import Purpose, User
 from accounts.serializers import (
     PasswordChangeRequest,
@@ -30,7 +30,7 @@ _EXPORTS = "5/h"
 
 def limit_password_guesses(request: Request) -> None:
     """Before any hashing; by account, for these routes know who asks."""
-    ratelimit.enforce(
+    hashing.enforce_limit(
         request._request,
         group="auth",
         rate=settings.RATE_LIMIT_AUTH,
@@ -42,7 +42,7 @@ class ProfileView(APIView):
     @extend_schema(responses=ProfileResponse)
     def get(self, request: Request) -> Response:
         """One's own profile."""
-        return Response(ProfileResponse(asking_user(request)).data)
+        return _shown(asking_user(request))
 
     @extend_schema(request=ProfileRequest, responses=ProfileResponse)
     def patch(self, request: Request) -> Response:
@@ -58,7 +58,7 @@ class ProfileView(APIView):
             services.request_address_change(user, email=given["email"])
         if "full_name" in given:
             services.rename(user, full_name=given["full_name"])
-        return Response(ProfileResponse(user).data)
+        return _shown(user)
 
     @extend_schema(request=PasswordRequest, responses={204: None})
     def delete(self, request: Request) -> Response:
@@ -66,6 +66,12 @@ class ProfileView(APIView):
         user = _with_password(request)
         services.erase_user(user, by=user)
         return Response(status=204)
+
+
+def _shown(user: User) -> Response:
+    # Authentication leaves the dates out; asked for one by one they would be a query each.
+    user.refresh_from_db(fields=["created_at", "last_login"])
+    return Response(ProfileResponse(user).data)
 
 
 def _with_password(request: Request) -> User:

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from accounts import services
 from accounts.models import User
-from accounts.serializers import AccountResponse, SearchRequest
+from accounts.serializers import AccountResponse, QuotaRequest, SearchRequest
 from accounts.views.asking import asking_credential, asking_user
 
 
@@ -47,6 +47,16 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gen
         found = User.objects.search(form.validated_data["search"])
         page = self.paginate_queryset(found)
         return self.get_paginated_response(AccountResponse(page, many=True).data)
+
+    @extend_schema(request=QuotaRequest, responses=AccountResponse)
+    def set_quota(self, request: Request, **kwargs: Any) -> Response:
+        """Set how many tokens a day the account may use: null for the platform's own number, 0 for
+        no limit."""
+        user = self.get_object()
+        form = QuotaRequest(data=request.data)
+        form.is_valid(raise_exception=True)
+        user = services.set_quota(user, **form.validated_data, by=asking_user(request))
+        return Response(AccountResponse(user).data)
 
     @extend_schema(request=None, responses=AccountResponse)
     def disable(self, request: Request, **kwargs: Any) -> Response:

@@ -45,6 +45,9 @@ class QueryQuerySet(models.QuerySet["Query"]):
     def active(self) -> QueryQuerySet:
         return self.filter(status__in=ACTIVE)
 
+    def finished(self) -> QueryQuerySet:
+        return self.exclude(status__in=ACTIVE)
+
     def orphaned(self) -> QueryQuerySet:
         """Active rows whose process did not finish them within their lease: it is gone."""
         return self.active().filter(lease_expires_at__lt=timezone.now())
@@ -55,9 +58,16 @@ class QueryQuerySet(models.QuerySet["Query"]):
         return finished.update(finished_at=timezone.now(), **values) == 1
 
     def delete_older_than(self, age: timedelta) -> int:
-        """Delete finished queries and their texts by age, in batches: long locks help nobody."""
+        """Delete finished queries and their texts by age, in batches: long locks help nobody.
+
+        A conversation ages from its last activity, and its turns with it.
+        """
+        limit = timezone.now() - age
         deleted = 0
-        old = self.exclude(status__in=ACTIVE).filter(created_at__lt=timezone.now() - age)
+        old = self.finished().filter(
+            Q(conversation__isnull=True) | Q(conversation__updated_at__lt=limit),
+            created_at__lt=limit,
+        )
         while ids := list(old.values_list("id", flat=True)[:_BATCH]):
             deleted += len(ids)
             self.model.objects.filter(id__in=ids).delete()

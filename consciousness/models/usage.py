@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from datetime import date
+from datetime import date, timedelta
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import models
 from django.db.models import F
+from django.utils import timezone
 
 
 class UsageDayQuerySet(models.QuerySet["UsageDay"]):
@@ -16,16 +17,22 @@ class UsageDayQuerySet(models.QuerySet["UsageDay"]):
         """The only way in for views: one's own rows."""
         return self.filter(user_id=user.pk)
 
+    def delete_older_than(self, age: timedelta) -> int:
+        return self.filter(day__lt=timezone.now().date() - age).delete()[0]
+
     def reserve(self, *, user_id: uuid.UUID, day: date, tokens: int, quota: int) -> bool:
         """Set `tokens` aside unless that would exceed `quota` (0: no limit); one conditional
         UPDATE, so of many at once no more succeed than fit."""
-        self.get_or_create(user_id=user_id, day=day)
         row = self.filter(user_id=user_id, day=day)
         if quota:
             row = row.annotate(
                 taken=F("prompt_tokens") + F("completion_tokens") + F("reserved_tokens")
             ).filter(taken__lte=quota - tokens)
-        return row.update(reserved_tokens=F("reserved_tokens") + tokens) == 1
+        taken = {"reserved_tokens": F("reserved_tokens") + tokens}
+        if row.update(**taken):
+            return True
+        self.get_or_create(user_id=user_id, day=day)  # the day's first, or the quota is spent
+        return row.update(**taken) == 1
 
     def settle(
         self,

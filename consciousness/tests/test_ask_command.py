@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from accounts.models import User
-from consciousness import services
+from consciousness.engine_stream import Chunk
 from consciousness.models import Query, QueryContent, Status
+from consciousness.services import RunningQuery
 from consciousness.tests.asking import CAPITAL, assert_nothing_runs
 from tests.stub_engine import MODEL, Behaviour, StubEngine
 
@@ -137,15 +140,15 @@ def test_ctrl_c_cancels_the_query(
 ) -> None:
     """Wherever it strikes: here, while the command waits for the engine."""
     stub.behave(Behaviour.HANG_MID_STREAM, after_tokens=2)
-    generate = services._generate
+    received = RunningQuery._received
 
-    def interrupted(*arguments: object) -> object:
-        for item in generate(*arguments):  # type: ignore[arg-type]
+    def interrupted(running: RunningQuery, *arguments: Any) -> Iterator[Chunk | None]:
+        for item in received(running, *arguments):
             if item is None:
                 raise KeyboardInterrupt
             yield item
 
-    monkeypatch.setattr(services, "_generate", interrupted)
+    monkeypatch.setattr(RunningQuery, "_received", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ask("Count to 5")
     query = Query.objects.get()

@@ -32,8 +32,10 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_chunks_are_the_answer_and_the_count_is_the_engines(stub: StubEngine) -> None:
     generation = started(stub)
     assert generation.usage == Usage()
-    assert "".join(text for text in generation if text) == "1 2 3 4 5 6 7 8 9"
-    assert generation.usage == Usage(prompt_tokens=3, completion_tokens=9, is_estimated=False)
+    assert "".join(chunk.text for chunk in generation if chunk) == "1 2 3 4 5 6 7 8 9"
+    assert generation.usage == Usage(
+        prompt_tokens=3, completion_tokens=9, cached_tokens=0, is_estimated=False
+    )
     assert generation.finish_reason == "stop"
     assert generation.first_token_after_s is not None
     assert 0 < generation.first_token_after_s < BOUND_S
@@ -46,7 +48,7 @@ def test_while_nothing_comes_nothing_is_said_now_and_then(stub: StubEngine) -> N
     stub.behave(Behaviour.HANG_MID_STREAM, after_tokens=1)
     generation = started(stub)
     items = iter(generation)
-    assert next(item for item in items if item is not None) == "1"
+    assert next(item for item in items if item is not None).text == "1"
     assert [next(items) for _ in range(3)] == [None] * 3
     generation.close()
 
@@ -85,7 +87,7 @@ def test_the_deadlines_are_those_of_the_settings(settings: object) -> None:
 def test_a_slow_reader_slows_the_engine_instead_of_filling_memory(stub: StubEngine) -> None:
     stub.behave(Behaviour.ENDLESS)
     generation = started(stub)
-    next(text for text in generation if text)
+    next(chunk for chunk in generation if chunk)
     assert generation._received.maxsize == 64
     until_s = time.monotonic() + BOUND_S
     while not generation._received.full():

@@ -56,7 +56,7 @@ A_STREAM = (
 )
 ITS_CHUNKS = [
     Chunk(),
-    Chunk(text="Grüße, 世界 👍\u2028", prompt_tokens=3, completion_tokens=1),
+    Chunk(text="Grüße, 世界 👍\u2028", prompt_tokens=3, completion_tokens=1, cached_tokens=1),
     Chunk(text=' "quoted"\n\n data: [DONE]'),
     Chunk(finish_reason="stop"),
     Chunk(prompt_tokens=3, completion_tokens=2),
@@ -238,13 +238,13 @@ def test_progress_in_reading_the_prompt_counts_and_is_no_text() -> None:
         "prompt_progress": {"total": 72, "cache": 66, "processed": 68, "time_ms": 89},
     }
     (chunk,) = read(data(progress))
-    assert chunk == Chunk(text="", prompt_tokens=68, completion_tokens=0)
+    assert chunk == Chunk(text="", prompt_tokens=68, completion_tokens=0, cached_tokens=66)
 
 
 def test_counts_of_timings_include_what_came_from_the_cache() -> None:
     event = delta("a", timings={"prompt_n": 4, "cache_n": 30, "predicted_n": 2})
     assert total(read(data(event))) == Usage(
-        prompt_tokens=34, completion_tokens=2, is_estimated=False
+        prompt_tokens=34, completion_tokens=2, cached_tokens=30, is_estimated=False
     )
 
 
@@ -280,3 +280,13 @@ def test_the_engines_count_replaces_the_estimate_and_later_text_does_not_change_
     final = Usage(prompt_tokens=9, completion_tokens=5, is_estimated=False)
     assert total(chunks) == final
     assert final.total_tokens == 14
+
+
+def test_attempts_add_up() -> None:
+    first = Usage(prompt_tokens=3, completion_tokens=0, cached_tokens=1, is_estimated=False)
+    second = Usage(prompt_tokens=4, completion_tokens=2, cached_tokens=2, is_estimated=False)
+    assert first.plus(second) == Usage(
+        prompt_tokens=7, completion_tokens=2, cached_tokens=2, is_estimated=False
+    )
+    assert first.plus(Usage()) == first  # an engine that said nothing
+    assert first.plus(Usage(completion_tokens=1)).is_estimated

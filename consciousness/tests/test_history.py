@@ -46,6 +46,10 @@ def test_what_was_asked_is_listed_newest_first(as_alice: APIClient, stub: StubEn
     assert row.pop("processing_time_ms") >= 0
     assert row == {
         "id": first["query_id"],
+        "kind": "process",
+        "conversation": None,
+        "engine": "default",
+        "is_cached": False,
         "status": "completed",
         "model": first["model"],
         "temperature": 0.5,
@@ -71,7 +75,12 @@ def test_failed_and_cancelled_ones_are_listed_too(as_alice: APIClient, stub: Stu
     failed, cancelled = results(as_alice)
     assert (failed["status"], failed["error_code"]) == ("failed", "engine_loading")
     assert (cancelled["status"], cancelled["error_code"]) == ("cancelled", "")
-    assert cancelled["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    assert cancelled["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "total_tokens": 5,
+        "cached_tokens": 0,
+    }
 
 
 def test_one_that_runs_is_listed_without_text(as_alice: APIClient, alice: User) -> None:

@@ -16,6 +16,7 @@ from accounts.models import User
 from consciousness import maintenance, models
 from consciousness.maintenance import delete_old_queries, settle_orphans
 from consciousness.models import Query, QueryContent, Status
+from consciousness.models import query as query_models
 from consciousness.tests.asking import a_query
 from tests.parallel import in_parallel
 
@@ -26,17 +27,17 @@ def orphan(user: User, status: Status, *, lease_ended_s_ago: float = 1, **values
 
 
 def test_one_that_ran_is_settled_at_its_reservation_and_flagged(alice: User) -> None:
-    query = orphan(alice, Status.RUNNING, max_tokens=321)
+    query = orphan(alice, Status.RUNNING, max_tokens=321, reserved_tokens=400)
     assert settle_orphans() == 1
     query.refresh_from_db()
     assert (query.status, query.error_code) == (Status.FAILED, "orphaned")
-    assert query.completion_tokens == 321
+    assert (query.prompt_tokens, query.completion_tokens) == (79, 321)
     assert query.is_estimated
     assert query.finished_at is not None
 
 
 def test_one_that_never_ran_used_nothing(alice: User) -> None:
-    query = orphan(alice, Status.QUEUED, max_tokens=321)
+    query = orphan(alice, Status.QUEUED, max_tokens=321, reserved_tokens=400)
     assert settle_orphans() == 1
     query.refresh_from_db()
     assert (query.status, query.error_code) == (Status.FAILED, "orphaned")
@@ -81,7 +82,7 @@ def test_a_lease_that_runs_out_makes_an_orphan(
 
 
 def test_a_late_finisher_changes_nothing_any_more(alice: User) -> None:
-    query = orphan(alice, Status.RUNNING, max_tokens=50)
+    query = orphan(alice, Status.RUNNING, max_tokens=50, reserved_tokens=150)
     settle_orphans()
     late = Query.objects.all().settle(query.id, status=Status.COMPLETED, completion_tokens=3)
     assert late is False
@@ -138,7 +139,7 @@ def test_one_that_is_not_finished_is_not_deleted_however_old(alice: User, status
 
 
 def test_deleting_goes_in_batches(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_BATCH", 2)
+    monkeypatch.setattr(query_models, "_BATCH", 2)
     long_ago = timezone.now() - timedelta(days=1000)
     for _ in range(5):
         QueryContent.objects.create(query=a_query(alice, created_at=long_ago), prompt="text")

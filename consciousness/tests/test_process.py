@@ -26,6 +26,7 @@ def test_a_question_is_answered_counted_and_recorded(as_alice: APIClient, stub: 
         "prompt_tokens": record.prompt_tokens,
         "completion_tokens": record.completion_tokens,
         "total_tokens": record.prompt_tokens + record.completion_tokens,
+        "cached_tokens": 0,
     }
     query = Query.objects.get(id=body["query_id"])
     assert query.status == Status.COMPLETED
@@ -40,7 +41,7 @@ def test_the_answer_has_every_field_of_the_contract(as_alice: APIClient, stub: S
     assert set(body) == {
         *("response", "silicon_id", "consciousness_level", "thermal_state", "cognitive_mode"),
         *("processing_time_ms", "request_id", "query_id", "model", "usage", "finish_reason"),
-        *("cached", "conversation"),
+        *("cached", "conversation", "turns_dropped", "memories_used", "memory_stored"),
     }
     assert body["silicon_id"] == silicon_id()
     assert 0 <= body["consciousness_level"] <= 1
@@ -53,6 +54,9 @@ def test_the_answer_has_every_field_of_the_contract(as_alice: APIClient, stub: S
     assert body["model"] == MODEL
     assert body["cached"] is False
     assert body["conversation"] is None
+    assert body["turns_dropped"] == 0
+    assert body["memories_used"] == []
+    assert body["memory_stored"] is None
     assert response["Cache-Control"] == "no-store"
 
 
@@ -105,7 +109,12 @@ def test_an_answer_that_is_cut_off_says_so(as_alice: APIClient, stub: StubEngine
     body = ask(as_alice, "Count to 10", max_tokens=4).json()
     assert body["response"] == "1 2 3 4"
     assert body["finish_reason"] == "length"
-    assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    assert body["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+        "total_tokens": 7,
+        "cached_tokens": 0,
+    }
     assert Query.objects.get().finish_reason == "length"
 
 

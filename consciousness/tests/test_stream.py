@@ -70,7 +70,12 @@ def test_done_is_the_whole_answer_less_the_response(as_alice: APIClient, stub: S
     assert set(done) == set(whole) - {"response"}
     own = {"query_id", "request_id", "processing_time_ms", "consciousness_level"}
     assert {k: done[k] for k in set(done) - own} == {k: whole[k] for k in set(done) - own}
-    assert done["usage"] == {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
+    assert done["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 3,
+        "total_tokens": 6,
+        "cached_tokens": 0,
+    }
     assert done["finish_reason"] == "length"
     assert done["request_id"] == response["X-Request-ID"]
     query = Query.objects.get(id=done["query_id"])
@@ -224,7 +229,7 @@ def test_a_fault_of_our_own_in_the_middle_is_logged_and_told(
     def broken(*_args: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("consciousness.views.AnswerResponse", broken)
+    monkeypatch.setattr("consciousness.views.asking.AnswerResponse", broken)
     *tokens, (name, problem) = [event_of(chunk) for chunk in chunks(response)]
     assert len(tokens) == 3
     assert name == "error"

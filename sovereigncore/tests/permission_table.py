@@ -62,6 +62,19 @@ def staff_action(path: str, done: int) -> Route:
     )
 
 
+def somebody_elses(path: str, *changes: str) -> Route:
+    """An object of another user: nobody here may see that it exists."""
+    return Route(
+        path=f"/api/v1/{path}",
+        methods={
+            **dict.fromkeys(("GET", "HEAD"), (401, 404, 404, 404, 401)),
+            **dict.fromkeys(changes, (401, 404, 403, 404, 401)),
+            "OPTIONS": READ,
+        },
+        otherwise=NO_METHOD_FOR_USERS,
+    )
+
+
 def link_page(path: str) -> Route:
     """Without a token, 400 says that the link is not valid."""
     return Route(path=path, methods=dict.fromkeys(("GET", "HEAD", "POST"), same(400)))
@@ -113,7 +126,11 @@ ROUTES: dict[str, Route] = {
     ),
     "user": Route(  # {name} is somebody else
         path="/api/v1/users/{name}",
-        methods={**dict.fromkeys(("GET", "HEAD"), (401, 404, 404, 200, 401)), "OPTIONS": READ},
+        methods={
+            **dict.fromkeys(("GET", "HEAD"), (401, 404, 404, 200, 401)),
+            "PATCH": (401, 403, 403, 422, 401),  # the quota
+            "OPTIONS": READ,
+        },
         otherwise=(401, 403, 403, 405, 401),
     ),
     "user-disable": staff_action("disable", 200),
@@ -197,18 +214,33 @@ ROUTES: dict[str, Route] = {
     "status": Route(
         path="/api/v1/consciousness/status", methods=readable(), otherwise=NO_METHOD_FOR_USERS
     ),
+    "usage": Route(path="/api/v1/usage", methods=readable(), otherwise=NO_METHOD_FOR_USERS),
     "queries-list": Route(
-        path="/api/v1/consciousness/queries", methods=readable(), otherwise=NO_METHOD_FOR_USERS
+        path="/api/v1/consciousness/queries",
+        methods={**readable(), "DELETE": DONE},
+        otherwise=NO_METHOD_FOR_USERS,
     ),
-    "queries-detail": Route(  # {query} is another user's: nobody here may see it
-        path="/api/v1/consciousness/queries/{query}",
+    "queries-detail": somebody_elses("consciousness/queries/{query}", "DELETE"),
+    "conversations-list": Route(
+        path="/api/v1/consciousness/conversations",
+        methods=readable(),
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "conversations-detail": Route(
+        path="/api/v1/consciousness/conversations/{conversation}",
         methods={
-            "GET": (401, 404, 404, 404, 401),
-            "HEAD": (401, 404, 404, 404, 401),
-            "OPTIONS": READ,
+            **somebody_elses("", "DELETE").methods,
+            "PATCH": NEEDS_WRITE,
         },
         otherwise=NO_METHOD_FOR_USERS,
     ),
+    "conversations-messages": somebody_elses("consciousness/conversations/{conversation}/messages"),
+    "memories-list": Route(
+        path="/api/v1/consciousness/memories",
+        methods={**readable(), "POST": NEEDS_WRITE},
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "memories-detail": somebody_elses("consciousness/memories/{memory}", "PATCH", "DELETE"),
 }
 
 
@@ -259,6 +291,28 @@ ADMIN_PAGES: dict[str, AdminPage] = {
     "admin:consciousness_query_change": admin("consciousness/query/{query}/change/", 403, 200),
     "admin:consciousness_query_history": admin("consciousness/query/{query}/history/", 403, 200),
     "admin:consciousness_query_delete": admin("consciousness/query/{query}/delete/", 403, 403),
+    "admin:consciousness_upstream_changelist": admin("consciousness/upstream/", 403, 200),
+    "admin:consciousness_upstream_add": admin("consciousness/upstream/add/", 403, 200),
+    "admin:consciousness_upstream_change": admin(
+        "consciousness/upstream/{engine}/change/", 403, 200
+    ),
+    "admin:consciousness_upstream_history": admin(
+        "consciousness/upstream/{engine}/history/", 403, 200
+    ),
+    "admin:consciousness_upstream_delete": admin(
+        "consciousness/upstream/{engine}/delete/", 403, 200
+    ),
+    "admin:consciousness_modelalias_changelist": admin("consciousness/modelalias/", 403, 200),
+    "admin:consciousness_modelalias_add": admin("consciousness/modelalias/add/", 403, 200),
+    "admin:consciousness_modelalias_change": admin(
+        "consciousness/modelalias/{alias}/change/", 403, 200
+    ),
+    "admin:consciousness_modelalias_history": admin(
+        "consciousness/modelalias/{alias}/history/", 403, 200
+    ),
+    "admin:consciousness_modelalias_delete": admin(
+        "consciousness/modelalias/{alias}/delete/", 403, 200
+    ),
 }
 # Django's catch-alls inside the admin have no name; each only redirects or answers 404.
 UNNAMED = {
@@ -266,5 +320,7 @@ UNNAMED = {
     r"admin/accounts/apikey/<path:object_id>/",
     r"admin/accounts/session/<path:object_id>/",
     r"admin/consciousness/query/<path:object_id>/",
+    r"admin/consciousness/upstream/<path:object_id>/",
+    r"admin/consciousness/modelalias/<path:object_id>/",
     r"admin/(?P<url>.*)$",
 }

@@ -13,8 +13,8 @@ from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.request import Request
 
 from accounts.views import PublicView
-from sovereigncore.api import route
 from sovereigncore.errors import ServiceError
+from sovereigncore.routing import route
 from sovereigncore.urls import handler400, handler403, handler404, handler500
 from sovereigncore.urls import urlpatterns as real_urls
 

@@ -49,7 +49,7 @@ def test_every_api_route_is_in_it_with_its_methods_and_nothing_else(
     offered = {
         (
             method,
-            re.sub("{(query|session|key|link)}", "{id}", route.path).replace(
+            re.sub("{(query|memory|conversation|session|key|link)}", "{id}", route.path).replace(
                 "{name}", "{username}"
             ),
         )

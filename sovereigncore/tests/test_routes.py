@@ -16,7 +16,7 @@ from accounts.authentication import SessionCredential
 from accounts.models import APIKey, Link, Purpose, Session, User
 from accounts.services import create_key, set_active
 from conftest import PASSWORD
-from consciousness.models import Query
+from consciousness.models import Conversation, Memory, ModelAlias, Query, Upstream
 from sovereigncore.tests.permission_table import (
     ADMIN_PAGES,
     CALLERS,
@@ -25,6 +25,8 @@ from sovereigncore.tests.permission_table import (
     UNNAMED,
 )
 from tests.stub_engine import StubEngine
+
+IDS = ("query", "memory", "conversation", "session", "key", "link", "name")
 
 
 def routes(resolver: URLResolver, prefix: str = "", space: str = "") -> Iterator[tuple[str, str]]:
@@ -58,8 +60,12 @@ def ids(bob: User) -> dict[str, str]:
         "session": str(session.pk),
         "query": str(query.pk),
         "key": str(key.pk),
+        "conversation": str(Conversation.objects.create(user=bob, title="bob's").pk),
+        "memory": str(Memory.objects.create(user=bob, text="a fact").pk),
         "name": bob.username,
         "link": str(Link.objects.all().issue(Purpose.INVITE).pk),
+        "engine": str(Upstream.objects.create(name="gpu", url="http://10.0.0.3").pk),
+        "alias": str(ModelAlias.objects.create(alias="gpt-4o", model="stub-model").pk),
     }
 
 
@@ -173,9 +179,7 @@ def test_a_browser_session_opens_no_api_route(staff: User) -> None:
     for name, route in ROUTES.items():
         anonymous = route.expected("GET")[0]
         if anonymous == 401:
-            path = route.path.format(
-                **dict.fromkeys(("query", "session", "key", "link", "name"), "0" * 36)
-            )
+            path = route.path.format(**dict.fromkeys(IDS, "0" * 36))
             assert browser.get(path).status_code == 401, name
 
 

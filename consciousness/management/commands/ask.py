@@ -7,8 +7,10 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from consciousness.asks import Answer, Ask
+from consciousness.engine_stream import Chunk
 from consciousness.serializers import ProcessRequest
-from consciousness.services import Answer, Ask, stream_query
+from consciousness.services import start_query
 from sovereigncore.api import ServiceError
 
 
@@ -41,14 +43,15 @@ class Command(BaseCommand):
         given = dict(form.validated_data)
         given.pop("stream")
         try:
-            self._print(stream_query(user=_user(options["user"]), ask=Ask(**given)))
+            with start_query(user=_user(options["user"]), ask=Ask(**given)) as running:
+                self._print(running)
         except ServiceError as error:
             raise CommandError(f"{error.detail} ({error.code})") from error
 
     def _print(self, events: Any) -> None:
         for event in events:
-            if isinstance(event, str):
-                self.stdout.write(event, ending="")
+            if isinstance(event, Chunk):
+                self.stdout.write(event.text, ending="")
                 self.stdout.flush()
             elif isinstance(event, Answer):
                 usage = event.usage

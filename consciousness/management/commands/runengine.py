@@ -28,8 +28,6 @@ _PROMPT_CACHE_MIB = 256
 _CHECKPOINTS_PER_SLOT = 4
 _SPARE_HTTP_THREADS = 32
 _TEMPLATE = Path(__file__).resolve().parents[2] / "chat_template.jinja"
-# The base model does not know when to stop: at the next question, and at a blank line.
-_BASE_MODEL_STOPS = ["\n### ", "\n\n"]
 _WARNINGS_ONLY = 2  # llama.cpp's verbosity; above that it logs every request
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PARENT_CHECK_S = 1.0
@@ -121,7 +119,7 @@ def _parameters(parameters: Any, path: Path) -> Any:
     if settings.MODEL_PATH is None:
         # A base model; instruct models bring their own template and know when to stop.
         parameters.chat_template = _TEMPLATE.read_text(encoding="utf-8")
-        parameters.antiprompt = _BASE_MODEL_STOPS
+        parameters.antiprompt = list(bundled_model.STOPS)
     return parameters
 
 

@@ -1,0 +1,90 @@
+"""Conversations: their turns, and how many of them fit into a model's window."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+from rest_framework.exceptions import NotFound
+
+from consciousness import quota
+from consciousness.models import TITLE_LENGTH, Conversation, Query, QueryContent, Status
+
+_MAX_TURNS = 200  # of the newest; a window that holds more is not filled further
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    prompt: str
+    response: str
+
+    @property
+    def messages(self) -> tuple[dict[str, str], dict[str, str]]:
+        return (
+            {"role": "user", "content": self.prompt},
+            {"role": "assistant", "content": self.response},
+        )
+
+
+def find_conversation(user: Any, given: str) -> Conversation:
+    """Raises NotFound for somebody else's like for one that does not exist."""
+    found = Conversation.objects.all().for_user(user).filter(id=given).first()
+    if found is None:
+        raise NotFound
+    return found
+
+
+def turns_of(conversation: Conversation) -> list[Turn]:
+    """Answered ones, also those that their asker cut short; oldest first."""
+    contents = QueryContent.objects.filter(
+        query__conversation=conversation,
+        query__status__in=(Status.COMPLETED, Status.CANCELLED),
+    ).exclude(response="")
+    newest = contents.order_by("-query__created_at", "-query_id")[:_MAX_TURNS]
+    turns = [Turn(prompt=content.prompt, response=content.response) for content in newest]
+    return turns[::-1]
+
+
+def fitting(turns: Sequence[Turn], *, budget_tokens: int) -> list[Turn]:
+    """The newest turns that fit, by estimate. Whole turns: half of one would mislead."""
+    kept: list[Turn] = []
+    for turn in reversed(turns):
+        budget_tokens -= quota.estimate_tokens(turn.messages)
+        if budget_tokens < 0:
+            break
+        kept.append(turn)
+    return kept[::-1]
+
+
+def title_for(prompt: str) -> str:
+    """The first words, on one line."""
+    line = " ".join(prompt.split())
+    return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1] + "…"
+
+
+def record_turn(conversation_id: uuid.UUID, *, user_id: Any, is_new: bool, prompt: str) -> bool:
+    """Note activity, making the conversation where this is its first turn; in the transaction that
+    keeps the turn. False when it was deleted meanwhile: then nothing is to be kept."""
+    if is_new:
+        Conversation.objects.create(id=conversation_id, user_id=user_id, title=title_for(prompt))
+        return True
+    own = Conversation.objects.filter(id=conversation_id, user_id=user_id)
+    return own.update(updated_at=timezone.now()) == 1
+
+
+def delete_conversation(conversation: Conversation) -> None:
+    """With the texts of its turns; what they used stays counted."""
+    with transaction.atomic():
+        Query.objects.all().finished().filter(conversation=conversation).delete()
+        conversation.delete()
+
+
+def delete_history(user: Any) -> None:
+    """All finished queries and all conversations, with their texts."""
+    with transaction.atomic():
+        Query.objects.all().for_user(user).finished().delete()
+        Conversation.objects.all().for_user(user).delete()

@@ -1,0 +1,109 @@
+"""The daily token quota: what is estimated, set aside and left. Days are UTC.
+
+Reserving and settling are conditional UPDATEs of `UsageDay`; nothing here is kept in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from django.conf import settings
+from django.utils import timezone
+
+from consciousness.engine import Prompt
+from consciousness.models import UsageDay
+from monitoring import metrics
+from sovereigncore.api import ServiceError
+
+# Without the model's own tokenizer: English takes four bytes a token and more, other languages and
+# code about three. The template's own words come on top.
+_BYTES_PER_TOKEN = 3
+_TEMPLATE_TOKENS = 100
+_TOKENS_PER_MESSAGE = 8
+
+
+class QuotaExhausted(ServiceError):
+    status = 429
+    code = "insufficient_quota"
+    default_detail = "The daily token quota does not suffice for this request."
+
+    def __init__(self, standing: Standing, *, wanted: int) -> None:
+        super().__init__(
+            f"{self.default_detail} It may take {wanted} tokens with the prompt;"
+            f" {standing.remaining} of {standing.limit} are left until midnight UTC.",
+            retry_after_s=standing.reset_s,
+        )
+        self.standing = standing
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {**super().headers, "x-should-retry": "false"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A caller's day: `limit` 0 is no limit; `used` counts what is set aside too."""
+
+    limit: int
+    used: int
+    reset_s: int
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.limit - self.used)
+
+    def after(self, *, reserved: int, used: int) -> Standing:
+        """Once `reserved` tokens have become `used` ones."""
+        return replace(self, used=self.used - reserved + used)
+
+
+def limit_of(user: Any) -> int:
+    """Tokens a day; 0 for no limit."""
+    own: int | None = user.daily_token_quota
+    return settings.DAILY_TOKEN_QUOTA if own is None else own
+
+
+def estimate_tokens(messages: Iterable[Mapping[str, Any]]) -> int:
+    """What messages may take in a prompt, without the template's own words. Only the engine can
+    count."""
+    return sum(
+        len(orjson.dumps(message)) // _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE for message in messages
+    )
+
+
+def estimate_prompt(prompt: Prompt) -> int:
+    said = prompt.messages or ({"content": prompt.text},)
+    around = {name: prompt.options[name] for name in ("tools",) if name in prompt.options}
+    return _TEMPLATE_TOKENS + estimate_tokens((*said, around))
+
+
+def reserve(user: Any, *, tokens: int, at: datetime) -> Standing:
+    """Set tokens of the day of `at` aside, in the caller's transaction.
+
+    Raises QuotaExhausted.
+    """
+    day, limit = at.date(), limit_of(user)
+    reserved = UsageDay.objects.all().reserve(user_id=user.pk, day=day, tokens=tokens, quota=limit)
+    standing = _standing(user, limit, at)
+    if not reserved:
+        metrics.QUOTA_REFUSALS.inc()
+        raise QuotaExhausted(standing, wanted=tokens)
+    return standing
+
+
+def standing_of(user: Any) -> Standing:
+    return _standing(user, limit_of(user), timezone.now())
+
+
+def _standing(user: Any, limit: int, at: datetime) -> Standing:
+    row = UsageDay.objects.all().for_user(user).filter(day=at.date()).first()
+    midnight = (at + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return Standing(
+        limit=limit,
+        used=row.total_tokens + row.reserved_tokens if row else 0,
+        reset_s=int((midnight - at).total_seconds()) + 1,
+    )

@@ -1,0 +1,281 @@
+"""The row of every query: accepted with its reservation, kept alive, finished exactly once.
+
+Each function is one short transaction, and none of them waits for anything but the database.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from django.db import Error as DatabaseFailure
+from django.db import connection, transaction
+from django.utils import timezone
+
+from consciousness import conversations, quota
+from consciousness.asks import Ask
+from consciousness.assembly import Assembly
+from consciousness.engine_stream import Usage
+from consciousness.models import MODEL_ID_LENGTH, Query, QueryContent, Status, UsageDay
+from consciousness.prompting import Plan
+from consciousness.quota import Standing
+from monitoring import metrics
+
+# A row is renewed while its process lives; one that was killed is settled by housekeeping soon.
+_LEASE = timedelta(seconds=90)
+_RENEW_S = 20.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    status: Status
+    error_code: str = ""
+    finish_reason: str = ""
+    model: str = ""
+    usage: Usage = field(default_factory=lambda: Usage(is_estimated=False))
+    elapsed_ms: int = 0
+
+
+@dataclass(kw_only=True)
+class Accepted:
+    """A query that has a row, and tokens set aside."""
+
+    query_id: uuid.UUID
+    user_id: Any
+    at: datetime
+    reserved_tokens: int
+    standing: Standing
+    renewed_s: float = field(default_factory=time.monotonic)
+
+    def renew_if_due(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Called often by whoever works on the query; a database that is away is survived."""
+        if clock() - self.renewed_s < _RENEW_S:
+            return
+        self.renewed_s = clock()
+        try:
+            own = Query.objects.all().active().filter(id=self.query_id)
+            own.update(lease_expires_at=timezone.now() + _LEASE)
+        except DatabaseFailure:
+            log.warning("query_lease_not_renewed", query_id=str(self.query_id))
+        finally:
+            release_connection()
+
+
+def accept(
+    user: Any, plan: Plan, *, model: str, request_digest: bytes | None, answers: int = 1
+) -> Accepted:
+    """Write the row before any work, so that no work can go unnoticed, and set its tokens aside.
+
+    Raises QuotaExhausted, and then there is no row.
+    """
+    now, ask = timezone.now(), plan.ask
+    tokens = quota.estimate_prompt(plan.prompt) + plan.max_tokens * answers
+    with transaction.atomic():
+        standing = quota.reserve(user, tokens=tokens, at=now)
+        query = Query.objects.create(
+            **_described(user, ask, at=now),
+            model=model[:MODEL_ID_LENGTH],
+            max_tokens=plan.max_tokens,
+            conversation=plan.conversation,
+            reserved_tokens=tokens,
+            request_digest=request_digest,
+        )
+    release_connection()
+    return Accepted(
+        query_id=query.id, user_id=user.pk, at=now, reserved_tokens=tokens, standing=standing
+    )
+
+
+def begin(accepted: Accepted, *, engine: str) -> None:
+    """Note that it has a slot: from here on it may have cost something."""
+    own = Query.objects.all().active().filter(id=accepted.query_id)
+    own.update(status=Status.RUNNING, engine=engine, lease_expires_at=timezone.now() + _LEASE)
+    accepted.renewed_s = time.monotonic()
+    release_connection()
+
+
+def record_unbegun(user: Any, ask: Ask, error_code: str) -> None:
+    """A row for what failed before it could be accepted: it was asked for, too."""
+    now = timezone.now()
+    with transaction.atomic():
+        query = _create_finished(
+            user, ask, at=now, status=Status.FAILED, error_code=error_code, model=ask.model
+        )
+        if ask.store:
+            messages = list(ask.messages) or None
+            QueryContent.objects.create(query=query, prompt=ask.prompt, messages=messages)
+    metrics.QUERIES.labels(Status.FAILED).inc()
+
+
+def record_hit(user: Any, plan: Plan, earlier: Query, assembly: Assembly) -> Accepted:
+    """A row for an answer that an earlier query gave: finished at once, at no cost."""
+    now = timezone.now()
+    with transaction.atomic():
+        query = _create_finished(
+            user,
+            plan.ask,
+            at=now,
+            status=Status.COMPLETED,
+            finish_reason=earlier.finish_reason,
+            model=earlier.model,
+            engine=earlier.engine,
+            conversation=plan.conversation,
+            is_cached=True,
+        )
+        accepted = Accepted(
+            query_id=query.id,
+            user_id=user.pk,
+            at=now,
+            reserved_tokens=0,
+            standing=quota.standing_of(user),
+        )
+        _keep_text(accepted, plan, assembly)
+    metrics.QUERIES.labels(Status.COMPLETED).inc()
+    return accepted
+
+
+def _create_finished(
+    user: Any, ask: Ask, *, at: datetime, is_cached: bool = False, **values: Any
+) -> Query:
+    days = UsageDay.objects.all()
+    days.reserve(user_id=user.pk, day=at.date(), tokens=0, quota=0)
+    _count(user.pk, at, reserved=0, usage=Usage(), is_cached=is_cached)
+    return Query.objects.create(
+        **_described(user, ask, at=at),
+        max_tokens=ask.max_tokens,
+        finished_at=at,
+        processing_time_ms=0,
+        is_cached=is_cached,
+        **values,
+    )
+
+
+def _described(user: Any, ask: Ask, *, at: datetime) -> dict[str, Any]:
+    return {
+        "user": user,
+        "kind": ask.kind,
+        "temperature": ask.temperature,
+        "request_id": ask.request_id,
+        "created_at": at,
+        "lease_expires_at": at + _LEASE,
+    }
+
+
+def settle(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly) -> Standing:
+    """Finish the row, turn the reservation into use and keep the text: once, together.
+
+    A database that is away leaves it to housekeeping; a completed query then fails all the same,
+    for its answer would be on no record.
+    """
+    usage = outcome.usage
+    values = {
+        "status": outcome.status,
+        "error_code": outcome.error_code,
+        "finish_reason": outcome.finish_reason,
+        # llama.cpp calls a model by its path unless told otherwise, and that may be long.
+        "model": outcome.model[:MODEL_ID_LENGTH],
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "is_estimated": usage.is_estimated and usage.total_tokens > 0,
+        "processing_time_ms": outcome.elapsed_ms,
+    }
+    try:
+        with transaction.atomic():
+            settled = Query.objects.all().settle(accepted.query_id, **values)
+            if settled:
+                reserved = accepted.reserved_tokens
+                _count(accepted.user_id, accepted.at, reserved=reserved, usage=usage)
+                _keep_text(accepted, plan, assembly)
+    except DatabaseFailure:
+        log.error("query_not_settled", query_id=str(accepted.query_id))
+        if outcome.status == Status.COMPLETED:
+            raise
+        settled = False
+    finally:
+        release_connection()
+    if settled:
+        metrics.QUERIES.labels(outcome.status).inc()
+        metrics.TOKENS.labels("prompt").inc(usage.prompt_tokens)
+        metrics.TOKENS.labels("completion").inc(usage.completion_tokens)
+    return accepted.standing.after(reserved=accepted.reserved_tokens, used=usage.total_tokens)
+
+
+def _count(
+    user_id: Any, at: datetime, *, reserved: int, usage: Usage, is_cached: bool = False
+) -> None:
+    UsageDay.objects.all().settle(
+        user_id=user_id,
+        day=at.date(),
+        reserved=reserved,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        is_cached=is_cached,
+    )
+
+
+def _keep_text(accepted: Accepted, plan: Plan, assembly: Assembly) -> None:
+    ask = plan.ask
+    if not ask.store:
+        return
+    if plan.conversation_id and assembly.text:
+        is_kept = conversations.record_turn(
+            plan.conversation_id,
+            user_id=accepted.user_id,
+            is_new=plan.conversation is None,
+            prompt=ask.prompt,
+        )
+        if not is_kept:
+            return
+        if plan.conversation is None:
+            row = Query.objects.filter(id=accepted.query_id)
+            row.update(conversation=plan.conversation_id)
+    QueryContent.objects.create(
+        query_id=accepted.query_id,
+        prompt=ask.prompt,
+        response=assembly.text,
+        messages=list(ask.messages) or None,
+        message=dict(assembly.extra) or None,
+        memory_ids=[str(fact.id) for fact in plan.facts],
+    )
+
+
+def settle_orphan(query: Query) -> bool:
+    """Finish a query that nobody can finish any more, at what it had set aside, and say so.
+
+    One that never had a slot used nothing. Of one that ran, nobody knows how many tokens died with
+    its process: at most its reservation.
+    """
+    with transaction.atomic():
+        own = Query.objects.filter(id=query.id)
+        locked = own.select_for_update().get()
+        ran = locked.status == Status.RUNNING
+        usage = Usage(
+            prompt_tokens=max(0, locked.reserved_tokens - locked.max_tokens) if ran else 0,
+            completion_tokens=min(locked.reserved_tokens, locked.max_tokens) if ran else 0,
+        )
+        settled = Query.objects.all().settle(
+            query.id,
+            status=Status.FAILED,
+            error_code="orphaned",
+            is_estimated=True,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+        )
+        if settled:
+            _count(locked.user_id, locked.created_at, reserved=locked.reserved_tokens, usage=usage)
+    return settled
+
+
+def release_connection() -> None:
+    """Give the database connection back before a long wait: with a pool it is scarce, and twelve
+    streams over four connections took three times as long while they held them."""
+    if connection.vendor == "postgresql" and not connection.in_atomic_block:
+        connection.close()

@@ -1,0 +1,17 @@
+"""The consciousness routes of the API."""
+
+from consciousness.views.asking import ProcessView, QueryView
+from consciousness.views.history import ConversationViewSet, QueryViewSet, UsageView
+from consciousness.views.memories import MemoryViewSet
+from consciousness.views.state import StateView, StatusView
+
+__all__ = [
+    "ConversationViewSet",
+    "MemoryViewSet",
+    "ProcessView",
+    "QueryView",
+    "QueryViewSet",
+    "StateView",
+    "StatusView",
+    "UsageView",
+]
