@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -16,6 +17,7 @@ from rest_framework.test import APIClient
 
 from accounts import hashing
 from accounts.models import User
+from consciousness import engines
 from monitoring import append_only
 from monitoring.awareness import awareness
 from monitoring.governor import GovernorState
@@ -66,6 +68,16 @@ def _fresh_awareness(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor another one's readings: what the governor decided is kept for a second."""
     monkeypatch.setattr(awareness, "_newest", None)
     monkeypatch.setattr(awareness, "_governor", GovernorState())
+
+
+@pytest.fixture(autouse=True)
+def _only_the_default_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nor another one's engines. The table of engines is taken as just read, and empty: a test that
+    fills it lets it be read by `roster.expire()`."""
+    engines.roster.reset()
+    monkeypatch.setattr(engines.roster, "_read_at_s", math.inf)
+    yield
+    engines.roster.reset()
 
 
 @pytest.fixture

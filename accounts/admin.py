@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.models import Group
 from django.db import transaction
@@ -54,16 +55,13 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         changed = sorted(form.changed_data)
         by = _staff(request)
-        before = User.objects.get(pk=obj.pk) if change else obj
-        services.check_authority(before, by=by)
         if obj.is_superuser and not by.is_superuser:
             raise services.NeedsSuperuser
-        if change and _ENDS_SESSIONS & set(changed):
-            obj.token_epoch += 1
         with transaction.atomic():
-            if change and not (obj.is_superuser and obj.is_active):
-                services.keep_a_superuser(before)
-            super().save_model(request, obj, form, change)
+            if change:
+                _save_changes(obj, changed, by=by)
+            else:
+                super().save_model(request, obj, form, change)
             if "email" in changed:
                 end_links(obj)
             audit.record(
@@ -77,14 +75,14 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
                 audit.record(action, actor_id=request.user.pk, subject_id=obj.pk)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002 - Django's name
-        user = User.objects.filter(pk=id).first()
+        user = self.get_object(request, unquote(id))  # None for what is no id, too
         if user is not None:
             services.check_authority(user, by=_staff(request))
         with transaction.atomic():
             response = super().user_change_password(request, id, form_url)
-            if isinstance(response, HttpResponseRedirect):  # it is done
-                end_links(User(pk=id))
-                audit.record("password.set_by_staff", actor_id=request.user.pk, subject_id=id)
+            if user is not None and isinstance(response, HttpResponseRedirect):  # it is done
+                end_links(user)
+                audit.record("password.set_by_staff", actor_id=request.user.pk, subject_id=user.pk)
         return response
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
@@ -137,6 +135,17 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
 def _staff(request: HttpRequest) -> User:
     # `request.user` is a lazy wrapper around it.
     return User.objects.get(username=request.user.get_username())
+
+
+def _save_changes(user: User, fields: list[str], *, by: User) -> None:
+    """Save what the form changed and nothing else: `user` was read before, and its owner may have
+    changed the password since."""
+    before = User.objects.select_for_update().get(pk=user.pk)
+    services.check_authority(before, by=by)
+    if not (user.is_superuser and user.is_active):
+        services.keep_a_superuser(before)
+    user.token_epoch = before.token_epoch + bool(_ENDS_SESSIONS & set(fields))
+    user.save(update_fields=[*fields, "token_epoch"])
 
 
 def _set_active(user: User, by: User, *, is_active: bool) -> None:

@@ -9,7 +9,6 @@ from django.contrib.auth.hashers import check_password, make_password
 from django.db.models import Q
 from django.http import HttpRequest
 
-from accounts import hashing
 from accounts.brute_force import Attempt
 from accounts.identity import canonical
 from accounts.models import Link, Purpose, User
@@ -31,7 +30,6 @@ class CanonicalBackend(ModelBackend):
         """
         if not username or not password or len(password) > MaximumLengthValidator.max_length:
             return None
-        hashing.slots.check_room()
         name = canonical(username)
         attempt = Attempt(request=request, name=name) if request is not None else None
         if attempt is not None:
@@ -61,7 +59,9 @@ class CanonicalBackend(ModelBackend):
 
 def _upgrade_for(user: User) -> Any:
     def upgrade(password: str) -> None:
-        user.password = make_password(password)  # the same password: no session ends
-        user.save(update_fields=["password"])
+        upgraded = make_password(password)  # the same password: no session ends
+        # Unless it was changed meanwhile: the old one must not come back.
+        if User.objects.filter(pk=user.pk, password=user.password).update(password=upgraded):
+            user.password = upgraded
 
     return upgrade

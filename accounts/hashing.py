@@ -9,15 +9,24 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import OrderedDict, deque
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 from django.conf import settings
 from django.contrib.auth import hashers
+from django.db import connection
+from django.http import HttpRequest
 
+from accounts.brute_force import network_of
+from sovereigncore import ratelimit
 from sovereigncore.api import ServiceError
 
 _WAIT_S = 8.0
 _MAX_WAITING = 16  # each holds a thread meanwhile; the last one's turn comes within the wait
+
+# Who makes us hash, set for every request; blank at a terminal.
+caller_address: ContextVar[str] = ContextVar("caller_address", default="")
 
 
 class HashingBusy(ServiceError):
@@ -27,37 +36,90 @@ class HashingBusy(ServiceError):
 
 
 class _Slots:
-    """At most `count` hashes at once, and a bounded number of callers that wait for their turn."""
+    """At most `count` hashes at once, and a bounded number of callers that wait for their turn.
+
+    Networks take turns, however many callers of one wait. One may have as many waiting as there are
+    places left: alone it gets half of them, and even fifteen that flood us leave one to whoever
+    comes from another one.
+    """
 
     def __init__(self, count: int) -> None:
-        self._free = threading.BoundedSemaphore(count)
-        self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
+        self._free = count  # 0 while anybody waits
+        self._waiting: OrderedDict[str, deque[threading.Event]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def check_room(self) -> None:
-        """Raises HashingBusy when there is not even room to wait, before anything else is done
+        """Raises HashingBusy when this caller could not even wait, before anything else is done
         for who would be refused anyway."""
-        if not self._waiting.acquire(blocking=False):
-            raise HashingBusy(retry_after_s=2)
-        self._waiting.release()
+        with self._lock:
+            if not self._free:
+                self._check_room_for(_caller_network())
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
         """Raises HashingBusy when none comes free in time, or too many wait already."""
-        if not self._free.acquire(blocking=False):
-            self._wait()
+        self._begin()
         try:
             yield
         finally:
-            self._free.release()
+            self._end()
 
-    def _wait(self) -> None:
-        if not self._waiting.acquire(blocking=False):
+    def _begin(self) -> None:
+        if not self._free:
+            _release_connection()  # it may fail, and as yet nobody waits for this caller
+        network, turn = _caller_network(), threading.Event()
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            self._check_room_for(network)
+            self._waiting.setdefault(network, deque()).append(turn)
+        if not turn.wait(_WAIT_S):
+            self._give_up(network, turn)
+
+    def _give_up(self, network: str, turn: threading.Event) -> None:
+        with self._lock:
+            if turn.is_set():  # it came at the last moment
+                return
+            self._waiting[network].remove(turn)
+            if not self._waiting[network]:
+                del self._waiting[network]
+        raise HashingBusy(retry_after_s=2)
+
+    def _end(self) -> None:
+        """Hand the slot on. It is never free in between, so that nobody overtakes who waits."""
+        with self._lock:
+            if not self._waiting:
+                self._free += 1
+                return
+            network, turns = self._waiting.popitem(last=False)
+            turns.popleft().set()
+            if turns:
+                self._waiting[network] = turns  # behind all others
+
+    def _check_room_for(self, network: str) -> None:
+        left = _MAX_WAITING - sum(map(len, self._waiting.values()))
+        if len(self._waiting.get(network, ())) >= left:
             raise HashingBusy(retry_after_s=2)
-        try:
-            if not self._free.acquire(timeout=_WAIT_S):
-                raise HashingBusy(retry_after_s=2)
-        finally:
-            self._waiting.release()
+
+
+def _caller_network() -> str:
+    address = caller_address.get()
+    return network_of(address) if address else ""
+
+
+def _release_connection() -> None:
+    """Give the database connection back before the wait: those who may wait would hold the whole
+    pool, and nobody else would be answered."""
+    if connection.vendor == "postgresql" and not connection.in_atomic_block:
+        connection.close()
+
+
+def enforce_limit(request: HttpRequest, *, group: str, rate: str, caller: str = "") -> None:
+    """The rate limit of what makes us hash. Raises HashingBusy or RateLimited, in this order: an
+    attempt that was not heard is none."""
+    slots.check_room()
+    ratelimit.enforce(request, group=group, rate=rate, caller=caller)
 
 
 def concurrent_hashes(cpus: int, processes: int) -> int:

@@ -46,7 +46,7 @@ def addresses_of(user: User) -> set[str]:
     """Every address that mails of theirs went to."""
     mails = Mail.objects.filter(user=user).values_list("address", flat=True)
     links = Link.objects.filter(user=user).exclude(address="").values_list("address", flat=True)
-    return {user.email, *mails, *links}
+    return {user.email, canonical(user.email), *mails, *links}
 
 
 def _account(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
@@ -75,7 +75,7 @@ def _erase(user_id: uuid.UUID) -> int:
     erased += _erase_browser_sessions(user_id)
     erased += Registration.objects.all().of_address(address).delete()[0]
     for model in (Mail, Link):
-        named = Q(address__iexact=user.email) | Q(address=address)
+        named = Q(address__iexact=user.email) | Q(address__iexact=address)
         erased += model.objects.filter(named).delete()[0]
     return erased + user.delete()[0]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import smtplib
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +31,7 @@ _BATCH = 50
 _BATCH_TIME_S = 60.0
 # Longer than a batch can take with its last hand-over; of the job and of each mail.
 LEASE = timedelta(minutes=3)
-_MAX_AN_HOUR = 5  # that anybody can ask for, to one address: nobody's mailbox is filled with ours
+_MAX_AN_HOUR = 5  # of a kind that anybody can ask for, to one address: we fill nobody's mailbox
 _ASKED_FOR = (Kind.RESET_PASSWORD, Kind.VERIFY_ADDRESS, Kind.CHANGE_ADDRESS)
 _FAULTS_OF_ONE_MAIL = (
     smtplib.SMTPRecipientsRefused,
@@ -72,6 +73,8 @@ def enqueue(kind: Kind, address: str, **fields: Any) -> Mail:
     strangers can ask for: a flood of that must not keep anybody from changing a password."""
     if kind in _ASKED_FOR and Mail.objects.pending().count() >= MAX_PENDING:
         raise MailQueueFull(retry_after_s=60)
+    # One spelling of what mail servers take for the same address, so that mails can be counted.
+    address = unicodedata.normalize("NFKC", address)
     return Mail.objects.create(kind=kind, address=address, **fields)
 
 
@@ -122,11 +125,12 @@ def _send(mail: Mail, connection: Any) -> int:
 
 
 def _is_too_much(mail: Mail, now: datetime) -> bool:
-    """Whether strangers have had enough mails sent to this address."""
-    if mail.kind not in _ASKED_FOR:
+    """Whether strangers have had enough such mails sent to this address. Each kind by itself:
+    registrations in somebody's name must not keep them from a reset, which has its own rule."""
+    if mail.kind not in _ASKED_FOR or mail.kind == Kind.RESET_PASSWORD:
         return False
     lately = Mail.objects.filter(address__iexact=mail.address, sent_at__gt=now - timedelta(hours=1))
-    return lately.filter(kind__in=_ASKED_FOR).count() >= _MAX_AN_HOUR
+    return lately.filter(kind=mail.kind).count() >= _MAX_AN_HOUR
 
 
 def _postpone(mail: Mail, error: Exception) -> None:
@@ -199,7 +203,8 @@ def _reset(mail: Mail) -> Letter | None:
         return None
     links = Link.objects.of_user(user, Purpose.RESET_PASSWORD)
     lately = links.filter(created_at__gt=timezone.now() - timedelta(hours=1))
-    if mail.link is None and lately.count() >= _MAX_AN_HOUR:
+    # Where none holds any more, however many a stranger has asked for, the owner gets one.
+    if mail.link is None and lately.count() >= _MAX_AN_HOUR and links.live().exists():
         return None
     link = _link_for(mail, Purpose.RESET_PASSWORD, user=user)
     if link is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
+from django.core.mail.message import sanitize_address
 
 SUFFIX = ".eml"
 
@@ -50,7 +51,11 @@ def files() -> list[Path]:
 
 def delete_mentioning(addresses: set[str]) -> int:
     """Delete the mails that are to or about one of the addresses."""
-    wanted = [address.lower().encode() for address in addresses]
+    wanted = {
+        spelling.lower().encode()
+        for address in addresses
+        for spelling in (address, sanitize_address(address, "utf-8"))  # as a header has it
+    }
     texts = {path: path.read_bytes().lower() for path in files()}
     found = [path for path, text in texts.items() if any(address in text for address in wanted)]
     for path in found:

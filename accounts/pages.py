@@ -12,7 +12,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from accounts import services
+from accounts import hashing, services
 from accounts.forms import AddressForm, NewPasswordForm, RegisterForm, TokenForm, VerifyForm
 from accounts.models import Link, Purpose
 from accounts.views.registration import limit_guesses
@@ -91,7 +91,7 @@ def register(request: HttpRequest) -> HttpResponse:
     form = RegisterForm(_posted(request), initial={"token": _token(request)})
     if request.method == "POST":
         if form.is_valid():
-            ratelimit.enforce(request, group="register", rate=settings.RATE_LIMIT_REGISTER)
+            hashing.enforce_limit(request, group="register", rate=settings.RATE_LIMIT_REGISTER)
             given = dict(form.cleaned_data)
             invitation = given.pop("token")
             try:

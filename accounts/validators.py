@@ -88,6 +88,16 @@ def validate_address(address: str) -> None:
             raise ValidationError("Not an e-mail address.") from error
         if not spelling.isprintable():  # in quotes, mail's grammar allows control characters
             raise ValidationError("Not an e-mail address.")
+    local, _, domain = canonical(address).rpartition("@")
     # Django's pattern takes a dotless i for an i, and the two would stand side by side.
-    if not canonical(address).rpartition("@")[0].isascii():
+    if not local.isascii() or not _is_its_own_name(domain):
         raise ValidationError("Not an e-mail address.")
+
+
+def _is_its_own_name(domain: str) -> bool:
+    """Whether mail servers know `domain` by this name. They leave some characters out and know
+    bücher.de as xn--bcher-kva.de too: one mailbox must not be several identities."""
+    try:
+        return domain.encode("idna").decode("idna") == domain
+    except UnicodeError:
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.http import HttpRequest
 
+from consciousness import engine_admin as engine_admin  # registers engines and aliases
 from consciousness.models import Query
 
 

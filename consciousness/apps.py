@@ -9,15 +9,26 @@ class ConsciousnessConfig(AppConfig):
     name = "consciousness"
 
     def ready(self) -> None:
+        from consciousness import actions
         from consciousness.cache import forget_old_answers
-        from consciousness.engine import ask_engine
+        from consciousness.engines import ask_engines
         from consciousness.holdings import all_holdings
-        from consciousness.maintenance import delete_old_queries, settle_orphans
-        from monitoring import health, jobs, personal_data
+        from consciousness.maintenance import (
+            delete_old_queries,
+            delete_old_usage,
+            forget_idempotent_requests,
+            settle_orphans,
+        )
+        from monitoring import audit, health, jobs, personal_data
 
-        health.registry.register("engine", ask_engine)
+        audit.register(actions.ACTIONS)
+        health.registry.register("engine", ask_engines)
         for holding in all_holdings():
             personal_data.register(holding)
         jobs.register("settle_orphans", settle_orphans, interval=timedelta(minutes=1))
         jobs.register("forget_old_answers", forget_old_answers, interval=timedelta(hours=1))
         jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))
+        jobs.register("delete_old_usage", delete_old_usage, interval=timedelta(hours=1))
+        jobs.register(
+            "forget_idempotent_requests", forget_idempotent_requests, interval=timedelta(hours=1)
+        )

@@ -37,6 +37,7 @@ class Ask:
     use_memory: bool = False
     cache: bool | None = None
     request_id: str = ""
+    claim_id: int | None = None  # of the request's Idempotency-Key
 
     @property
     def is_cacheable(self) -> bool:

@@ -6,9 +6,10 @@ tokens can be counted and a generation can be ended when nobody waits for it any
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,9 @@ from consciousness.engine_generation import (
     bounded_body,
     decoded,
     refusal,
+    unreached,
 )
+from consciousness.engine_outbound import PinningTransport
 
 _MODELS_TIMEOUT_S = 1.0
 _MODELS_FRESH_S = 10.0
@@ -91,32 +94,49 @@ class Engine:
     """One upstream. Safe to share between threads."""
 
     def __init__(self, *, url: str, api_key: str) -> None:
-        self._http = httpx2.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            follow_redirects=False,
-            trust_env=False,  # no proxy from the environment may see a prompt
+        """Raises EngineMisconfigured for a URL that is none."""
+        connections = httpx2.HTTPTransport(
+            trust_env=False,
             # A connection a request: ending a generation means closing its connection, and a
             # kept one may be dead after the engine was restarted.
             limits=httpx2.Limits(max_keepalive_connections=0, max_connections=1024),
         )
+        try:
+            self._http = httpx2.Client(
+                base_url=url,
+                headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+                follow_redirects=False,
+                trust_env=False,  # no proxy from the environment may see a prompt
+                transport=PinningTransport(connections),
+            )
+        except httpx2.InvalidURL as error:
+            raise errors.EngineMisconfigured from error
         self._models: tuple[float, tuple[Model, ...]] = (float("-inf"), ())
         self._takes_tools: tuple[float, bool] = (float("-inf"), True)
+        self._admit: Callable[[], None] = lambda: None
 
-    def models(self, *, fresh: bool = False) -> tuple[Model, ...]:
+    def behind(self, admit: Callable[[], None]) -> Engine:
+        """The same upstream; each generation first calls `admit`, and raises what that raises."""
+        same = copy.copy(self)
+        same._admit = admit
+        return same
+
+    def models(self, *, fresh: bool = False, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models served, first the default one; asked anew every ten seconds.
 
-        Raises EngineUnavailable, EngineLoading, EngineBadReply, EngineMisconfigured.
+        An answer may take `timeout_s`, by default a second. Raises EngineUnavailable,
+        EngineLoading, EngineBusy, EngineBadReply, EngineMisconfigured.
         """
         asked_at_s, known = self._models
         if not fresh and time.monotonic() - asked_at_s < _MODELS_FRESH_S:
             return known
-        until_s = time.monotonic() + _MODELS_TIMEOUT_S
+        timeout_s = timeout_s or _MODELS_TIMEOUT_S
+        until_s = time.monotonic() + timeout_s
         try:
-            with self._http.stream("GET", "/v1/models", timeout=_MODELS_TIMEOUT_S) as reply:
+            with self._http.stream("GET", "/v1/models", timeout=timeout_s) as reply:
                 body = bounded_body(reply, max_bytes=_MODELS_BYTES, until_s=until_s)
         except httpx2.HTTPError as error:
-            raise errors.EngineUnavailable from error
+            raise unreached(error) from error
         if reply.status_code != httpx2.codes.OK:
             raise refusal(reply, body)
         models = _parse_models(decoded(body))
@@ -130,10 +150,11 @@ class Engine:
 
         Raises UnsupportedByEngine where it is known beforehand.
         """
-        if prompt.inputs:
-            return self._embed(prompt, model=model, timeouts=timeouts or Timeouts())
         if prompt.speaks_of_tools and not self._can_use_tools(model):
             raise errors.UnsupportedByEngine("tools")
+        self._admit()
+        if prompt.inputs:
+            return self._embed(prompt, model=model, timeouts=timeouts or Timeouts())
         body = {
             **prompt.described(),
             "model": model.id,
@@ -213,8 +234,3 @@ def _engine(url: str, api_key: str) -> Engine:
 
 def default_engine() -> Engine:
     return _engine(settings.ENGINE_URL, settings.ENGINE_API_KEY)
-
-
-def ask_engine() -> None:
-    """The health probe: raises EngineError when the engine does not answer."""
-    default_engine().models(fresh=True)

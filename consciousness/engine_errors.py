@@ -7,22 +7,42 @@ from typing import Any, ClassVar
 from sovereigncore.api import ServiceError
 
 
+class ModelUnknown(ServiceError):
+    """The caller's mistake: no enabled engine serves the model."""
+
+    status = 422
+    code = "model_not_found"
+    default_detail = "There is no such model here; GET /api/v1/consciousness/status lists them."
+
+    def __init__(self) -> None:
+        super().__init__(errors={"model": ["There is no such model here."]})
+
+
 class EngineError(ServiceError):
-    """Any failure of the engine or on the way to it."""
+    """Any failure of the engine or on the way to it.
+
+    `is_fault` says whether it speaks against the engine. What a caller can provoke does not, or
+    callers could take engines away from each other.
+    """
 
     is_engines_own: ClassVar[bool] = True  # another engine might do better
+    is_fault: bool = True
 
 
 class EngineUnavailable(EngineError):
+    """`is_unreachable`: not even a connection could be made."""
+
     status = 503
     code = "engine_unavailable"
     default_detail = "The engine is not running or cannot be reached. Try again shortly."
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_unreachable: bool = False) -> None:
         super().__init__(retry_after_s=2)
+        self.is_unreachable = is_unreachable
 
 
 class EngineLoading(EngineError):
+    is_fault = False
     status = 503
     code = "engine_loading"
     default_detail = "The engine is loading its model. Try again shortly."
@@ -32,12 +52,17 @@ class EngineLoading(EngineError):
 
 
 class EngineBusy(EngineError):
+    is_fault = False
     status = 503
     code = "engine_busy"
     default_detail = "The engine has no room for another request right now."
 
     def __init__(self, *, at_least_s: int = 0) -> None:
         super().__init__(retry_after_s=max(5, at_least_s))
+
+
+class EngineOnTrial(EngineBusy):
+    """Said by ourselves: after failures it gets one request at a time, and has one."""
 
 
 class EngineTimeout(EngineError):
@@ -51,6 +76,10 @@ class EngineBadReply(EngineError):
     code = "engine_bad_reply"
     default_detail = "The engine sent an answer that cannot be used."
 
+    def __init__(self, *, is_fault: bool = True) -> None:
+        super().__init__()
+        self.is_fault = is_fault
+
 
 class EngineMisconfigured(EngineError):
     status = 502
@@ -59,6 +88,7 @@ class EngineMisconfigured(EngineError):
 
 
 class PromptTooLong(EngineError):
+    is_fault = False
     status = 422
     code = "context_length_exceeded"
     # Begun in llama.cpp's words: litellm knows the error by its text and not by its code.
@@ -73,6 +103,7 @@ class UnsupportedByEngine(EngineError):
     code = "unsupported_parameter"
     default_detail = "The engine cannot answer a request of this kind."
     is_engines_own = False
+    is_fault = False
 
     def __init__(self, parameter: str = "") -> None:
         message = "The engine or its model does not support this, or not like this."
@@ -129,7 +160,7 @@ def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError
         return EngineLoading()
     if status in (429, 503):
         return EngineBusy(at_least_s=_whole_seconds(retry_after))
-    return EngineBadReply()
+    return EngineBadReply(is_fault=not 400 <= status < 500)
 
 
 def _whole_seconds(text: str) -> int:

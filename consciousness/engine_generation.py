@@ -158,8 +158,8 @@ class Generation:
             self._stream()
         except errors.EngineError as error:
             end = error
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            end = errors.EngineUnavailable()
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            end = unreached(error)
         except httpx2.TimeoutException:
             end = errors.EngineTimeout()
         except httpx2.HTTPError as error:
@@ -226,6 +226,11 @@ def bounded_body(reply: httpx2.Response, *, max_bytes: int, until_s: float = flo
         if len(body) > max_bytes or time.monotonic() > until_s:
             break
     return bytes(body)
+
+
+def unreached(error: httpx2.HTTPError) -> errors.EngineUnavailable:
+    """A timeout may be a moment's; no connection at all is an engine that is not there."""
+    return errors.EngineUnavailable(is_unreachable=isinstance(error, httpx2.ConnectError))
 
 
 def refusal(reply: httpx2.Response, body: bytes) -> errors.EngineError:

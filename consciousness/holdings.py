@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from consciousness.models import Conversation, IdempotentRequest, Query, UsageDay
+from consciousness import memory_index
+from consciousness.models import Conversation, IdempotentRequest, Memory, Query, UsageDay
 from monitoring.personal_data import Holding, Rows
 
 
@@ -15,6 +16,7 @@ def all_holdings() -> tuple[Holding, ...]:
     return (
         Holding(name="queries", export=_export_queries, erase=_erase_queries),
         Holding(name="conversations", export=_export_conversations, erase=_erase_conversations),
+        Holding(name="memories", export=_export_memories, erase=_erase_memories),
         Holding(name="usage", export=_export_usage, erase=_erase_usage),
         # Their answers are in the queries already.
         Holding(name="idempotent_requests", export=_export_requests, erase=_erase_requests),
@@ -48,7 +50,8 @@ def _erase_queries(user_id: uuid.UUID) -> int:
 
 def _export_conversations(user_id: uuid.UUID) -> Rows:
     rows = Conversation.objects.filter(user_id=user_id).order_by("created_at")
-    return rows.values("id", "title", "created_at", "updated_at").iterator()
+    found: Rows = rows.values("id", "title", "created_at", "updated_at").iterator()
+    return found
 
 
 def _erase_conversations(user_id: uuid.UUID) -> int:
@@ -58,7 +61,8 @@ def _erase_conversations(user_id: uuid.UUID) -> int:
 def _export_usage(user_id: uuid.UUID) -> Rows:
     rows = UsageDay.objects.filter(user_id=user_id).order_by("day")
     told = ("day", "requests", "cache_hits", "prompt_tokens", "completion_tokens")
-    return rows.values(*told).iterator()
+    found: Rows = rows.values(*told).iterator()
+    return found
 
 
 def _erase_usage(user_id: uuid.UUID) -> int:
@@ -67,8 +71,21 @@ def _erase_usage(user_id: uuid.UUID) -> int:
 
 def _export_requests(user_id: uuid.UUID) -> Rows:
     rows = IdempotentRequest.objects.filter(user_id=user_id).order_by("created_at")
-    return rows.values("key", "created_at", "query_id").iterator()
+    found: Rows = rows.values("key", "created_at", "query_id").iterator()
+    return found
 
 
 def _erase_requests(user_id: uuid.UUID) -> int:
     return IdempotentRequest.objects.filter(user_id=user_id).delete()[0]
+
+
+def _export_memories(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
+    fields = ("id", "text", "created_at", "updated_at")
+    for memory in Memory.objects.filter(user_id=user_id).order_by("created_at").iterator():
+        yield {field: getattr(memory, field) for field in fields}
+
+
+def _erase_memories(user_id: uuid.UUID) -> int:
+    erased = Memory.objects.filter(user_id=user_id).delete()[0]
+    memory_index.forget_words()
+    return erased

@@ -14,11 +14,13 @@ from consciousness.engine_stream import Chunk
 from consciousness.openai_answers import (
     CHAT_PREFIX,
     COMPLETION_PREFIX,
+    chat_completion,
     chat_logprobs,
     completion_logprobs,
     described_usage,
     head,
     reasoning,
+    text_completion,
     text_or_none,
 )
 from consciousness.services import RunningQuery
@@ -26,6 +28,7 @@ from sovereigncore.api import ServiceError
 from sovereigncore.errors import openai_error
 
 _DONE = b"data: [DONE]\n\n"
+_CHAT_KIND, _COMPLETION_KIND = "chat.completion.chunk", "text_completion"
 
 
 def _event(data: dict[str, Any]) -> bytes:
@@ -48,6 +51,9 @@ class _Writer:
             return _DONE
         return self._part([], usage=described_usage(answer.usage)) + _DONE
 
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        raise NotImplementedError
+
     def error(self, error: ServiceError) -> bytes:
         return _event(
             openai_error(
@@ -65,11 +71,14 @@ class _Writer:
 
 
 class ChatWriter(_Writer):
-    kind, prefix = "chat.completion.chunk", CHAT_PREFIX
+    kind, prefix = _CHAT_KIND, CHAT_PREFIX
 
     def __init__(self, running: RunningQuery, *, includes_usage: bool) -> None:
         super().__init__(running, includes_usage=includes_usage)
         self._begun = 0  # choices
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        return chat_completion(answer)
 
     def _choices(self, chunk: Chunk) -> list[dict[str, Any]]:
         choices = []
@@ -120,11 +129,14 @@ def _call_deltas(given: Any) -> list[dict[str, Any]]:
 
 
 class CompletionWriter(_Writer):
-    kind, prefix = "text_completion", COMPLETION_PREFIX
+    kind, prefix = _COMPLETION_KIND, COMPLETION_PREFIX
 
     def __init__(self, running: RunningQuery, *, includes_usage: bool) -> None:
         super().__init__(running, includes_usage=includes_usage)
         self._written: dict[int, int] = {}  # characters, by choice
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        return text_completion(answer)
 
     def _choices(self, chunk: Chunk) -> list[dict[str, Any]]:
         offset = self._written.get(chunk.index, 0)
@@ -137,3 +149,37 @@ class CompletionWriter(_Writer):
                 "finish_reason": chunk.finish_reason or None,
             }
         ]
+
+
+def chat_events(whole: dict[str, Any], request: dict[str, Any]) -> bytes:
+    """The events of an answer that is whole already, to a request for a stream."""
+    choices = []
+    for choice in whole["choices"]:
+        index, message = choice["index"], choice["message"]
+        delta = {name: said for name, said in message.items() if said and name != "role"}
+        if calls := message.get("tool_calls"):
+            delta["tool_calls"] = [{"index": at, **call} for at, call in enumerate(calls)]
+        choices += [
+            _choice(index, {"role": message["role"], "content": "", "refusal": None}),
+            _choice(index, delta, logprobs=choice["logprobs"]),
+            _choice(index, {}, finish_reason=choice["finish_reason"]),
+        ]
+    return _events(_CHAT_KIND, choices, whole, request)
+
+
+def completion_events(whole: dict[str, Any], request: dict[str, Any]) -> bytes:
+    """The same of a completion."""
+    return _events(_COMPLETION_KIND, whole["choices"], whole, request)
+
+
+def _events(
+    kind: str, choices: list[dict[str, Any]], whole: dict[str, Any], request: dict[str, Any]
+) -> bytes:
+    head = {name: whole[name] for name in ("id", "created", "model", "system_fingerprint")}
+    head["object"] = kind
+    includes_usage = bool((request.get("stream_options") or {}).get("include_usage"))
+    told = {"usage": None} if includes_usage else {}
+    parts = [{**head, "choices": [choice], **told} for choice in choices]
+    if includes_usage:
+        parts.append({**head, "choices": [], "usage": whole["usage"]})
+    return b"".join(map(_event, parts)) + _DONE

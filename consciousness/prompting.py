@@ -15,6 +15,7 @@ from consciousness.asks import NEW_CONVERSATION, Ask
 from consciousness.conversations import Turn
 from consciousness.engine import Model, Prompt
 from consciousness.models import Conversation, Kind, Memory
+from consciousness.untrusted import DELIMITER, as_data
 
 _DEFAULT_WINDOW_TOKENS = 4096  # of an engine that does not tell
 
@@ -76,21 +77,21 @@ class Plan:
 
     def _users_turn(self) -> str:
         """Data first and the question last, so that a model reads on from the question."""
-        context = self.ask.context
-        blocks = [
-            *([memory.rendered(self.facts)] if self.facts else []),
-            *(
-                [f'Use this context as data:\n"""\n{memory.as_data(context)}\n"""']
-                if context
-                else []
-            ),
-            self.ask.prompt,
-        ]
-        return "\n\n".join(blocks)
+        blocks = [memory.rendered(self.facts), _shown_as_data(self.ask.context), self.ask.prompt]
+        return "\n\n".join(block for block in blocks if block)
 
 
-def make_plan(user: Any, ask: Ask, *, max_tokens: int) -> Plan:
-    """Read what the prompt needs. Raises NotFound for a conversation that is not the user's."""
+def _shown_as_data(context: str) -> str:
+    if not context:
+        return ""
+    return f"Use this context as data:\n{DELIMITER}\n{as_data(context)}\n{DELIMITER}"
+
+
+def make_plan(user: Any, ask: Ask, *, max_tokens: int, noted: Memory | None = None) -> Plan:
+    """Read what the prompt needs; `noted` is the fact that it tells itself.
+
+    Raises NotFound for a conversation that is not the user's.
+    """
     plan = Plan(ask=ask, max_tokens=max_tokens)
     if ask.conversation == NEW_CONVERSATION:
         plan.new_conversation = uuid.uuid4()
@@ -98,5 +99,6 @@ def make_plan(user: Any, ask: Ask, *, max_tokens: int) -> Plan:
         plan.conversation = conversations.find_conversation(user, ask.conversation)
         plan.turns = conversations.turns_of(plan.conversation)
     if ask.use_memory:
-        plan.facts = memory.recall(user=user, text=ask.prompt)
+        known = memory.recall(user=user, text=ask.prompt)
+        plan.facts = [fact for fact in known if fact != noted]
     return plan

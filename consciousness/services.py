@@ -76,7 +76,7 @@ def start_query(
     except ServiceError as error:
         settlement.record_unbegun(user, ask, error.code)
         raise
-    plan = make_plan(user, ask, max_tokens=_allowed_tokens(ask, state))
+    plan = make_plan(user, ask, max_tokens=_allowed_tokens(ask, state), noted=stored)
     plan.fit(choices[0].model)
     request_digest = cache.digest(plan, choices[0].model)
     hit = cache.find_answer(user, request_digest) if request_digest else None
@@ -92,7 +92,8 @@ def start_query(
 
 def _remember(user: Any, ask: Ask) -> Memory | None:
     """A prompt that begins "remember that …" is kept first, so that no failure loses the fact."""
-    fact = memory.fact_in(ask.prompt) if ask.use_memory and ask.store else None
+    is_wished = ask.use_memory and ask.store and settings.MEMORY_LIMIT
+    fact = memory.fact_in(ask.prompt) if is_wished else None
     return memory.remember(user=user, text=fact) if fact else None
 
 
@@ -253,12 +254,15 @@ class RunningQuery:
     def _generate(self, choice: Choice, slot: Slot) -> Iterator[Chunk | None]:
         self._model = choice.model.id
         self._plan.fit(choice.model)
-        settlement.begin(self._accepted, engine=choice.name)
-        is_answered = False
+        is_answered = is_noted = False
         while not is_answered:
             generation = choice.engine.generate(self._plan.prompt, model=choice.model)
             self._generations.append(generation)
             try:
+                if not is_noted:
+                    # While the engine reads the prompt: before that it would delay every answer.
+                    settlement.begin(self._accepted, engine=choice.name)
+                    is_noted = True
                 yield from self._received(choice, generation, slot)
                 is_answered = True
             except PromptTooLong:

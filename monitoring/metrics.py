@@ -51,13 +51,37 @@ TIME_TO_FIRST_TOKEN = Histogram(
     "From the engine call to its first token.",
     buckets=_SECONDS,
 )
+# Each process counts the requests that it answers itself, so that the sum is right whether or not
+# the line is shared.
 QUEUE_WAITING = Gauge(
     "sovereigncore_queue_waiting",
-    "Callers waiting for an engine slot.",
+    "Requests waiting for an engine slot.",
     multiprocess_mode="livesum",
 )
 SLOTS_BUSY = Gauge(
-    "sovereigncore_slots_busy", "Engine slots held by callers.", multiprocess_mode="livesum"
+    "sovereigncore_slots_busy", "Engine slots held by requests.", multiprocess_mode="livesum"
+)
+QUEUE_WAIT = Histogram(
+    "sovereigncore_queue_wait_seconds",
+    "From the wish for an engine slot to having it.",
+    buckets=_SECONDS,
+)
+ENGINE_UP = Gauge(
+    "sovereigncore_engine_up",
+    "Whether requests may be sent to an engine, as last seen; NaN once it is removed.",
+    ["engine"],
+    multiprocess_mode="mostrecent",
+)
+ENGINE_FAILURES = Counter(
+    "sovereigncore_engine_failures_total",
+    "Requests that an engine failed, by reason.",
+    ["engine", "reason"],
+)
+ENGINE_BREAKER_OPEN = Gauge(
+    "sovereigncore_engine_breaker_open",
+    "Web processes that leave the engine alone because it failed.",
+    ["engine"],
+    multiprocess_mode="livesum",
 )
 COMPONENT_UP = Gauge(
     "sovereigncore_component_up",

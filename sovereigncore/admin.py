@@ -24,6 +24,7 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_http_methods
 from django_otp.plugins.otp_totp.models import TOTPDevice
 
+from accounts import hashing
 from accounts.services import second_factor
 from sovereigncore import ratelimit
 
@@ -58,7 +59,7 @@ class SovereignAdminSite(AdminSite):
             query = request.GET.urlencode()
             return redirect(f"{reverse('admin:second-factor')}?{query}")
         if request.method == "POST":
-            ratelimit.enforce(request, group="auth", rate=settings.RATE_LIMIT_AUTH)
+            hashing.enforce_limit(request, group="auth", rate=settings.RATE_LIMIT_AUTH)
         return super().login(request, extra_context)
 
     def get_urls(self) -> list[URLResolver | URLPattern]:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import django_stubs_ext
 import environ
+from corsheaders.defaults import default_headers
 
 from sovereigncore.environment import Environment
 from sovereigncore.signing import parse_signing_keys
@@ -125,6 +126,7 @@ MIDDLEWARE = [
     "sovereigncore.middleware.ServiceErrorMiddleware",
     "sovereigncore.middleware.HostCheckMiddleware",
     "sovereigncore.middleware.BodyCheckMiddleware",
+    "accounts.middleware.CallerAddressMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -211,7 +213,12 @@ def _cache(prefix: str, *, entries: int) -> dict[str, object]:
         else "django_redis.cache.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": f"sovereigncore:{prefix}",
-        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 0.5, "SOCKET_TIMEOUT": 0.5},
+        "OPTIONS": {
+            "SOCKET_CONNECT_TIMEOUT": 0.5,
+            "SOCKET_TIMEOUT": 0.5,
+            # One for every thread; redis-py stops at 100 and calls that a failure of Redis.
+            "CONNECTION_POOL_KWARGS": {"max_connections": WEB_THREADS + 16},
+        },
     }
 
 
@@ -326,6 +333,7 @@ QUEUE_TIMEOUT_S = env.number("QUEUE_TIMEOUT_S", 20, at_least=0, at_most=600)
 CACHE_TTL_S = env.integer("CACHE_TTL_S", 3600, at_least=0, at_most=30 * 86400)
 CACHE_MAX_ENTRIES = env.integer("CACHE_MAX_ENTRIES", 100_000, at_least=0, at_most=10**8)
 RETENTION_DAYS = env.integer("RETENTION_DAYS", 30, at_least=1, at_most=3650)
+MEMORY_LIMIT = env.integer("MEMORY_LIMIT", 1000, at_least=0, at_most=100_000)
 if WEB_THREADS < QUEUE_LIMIT + ENGINE_SLOTS + 32:
     env.problems.append(
         f"WEB_THREADS: {WEB_THREADS} is too few: waiting callers hold a thread each, so it must be"
@@ -396,7 +404,10 @@ SPECTACULAR_SETTINGS = {
 # --- What browsers are told ------------------------------------------------------------------
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/(api/v1|v1)/"
-CORS_EXPOSE_HEADERS = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"]
+CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key"]
+CORS_EXPOSE_HEADERS = [
+    *("X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotent-Replayed")
+]
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'none'"],

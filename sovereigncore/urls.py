@@ -27,6 +27,7 @@ router.register("consciousness/queries", consciousness.QueryViewSet, basename="q
 router.register(
     "consciousness/conversations", consciousness.ConversationViewSet, basename="conversations"
 )
+router.register("consciousness/memories", consciousness.MemoryViewSet, basename="memories")
 
 urlpatterns = [
     path("", pages.home, name="home"),

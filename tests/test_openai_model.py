@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolPara
 from pydantic import BaseModel, Field
 
 from consciousness.bundled_model import BUNDLED_NAME
-from consciousness.tests.test_runengine import engine_environment, start
+from consciousness.tests.running_engine import STOP_TIMEOUT_S, engine_environment, start
 from tests.platform import running_platform
 
 pytestmark = [pytest.mark.model, pytest.mark.xdist_group("model")]
@@ -22,7 +22,6 @@ CAPITAL: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "What is the capital of France?"}
 ]
 CLOCK: ChatCompletionToolParam = {"type": "function", "function": {"name": "get_time"}}
-_STOP_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         )
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(_STOP_TIMEOUT_S)
+        process.wait(STOP_TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from django.core.validators import MaxValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 
 from accounts.identity import canonical
 
@@ -50,7 +51,8 @@ class UserManager(BaseUserManager["User"]):
 class User(AbstractBaseUser, PermissionsMixin):
     """An account. Two spellings that look alike are one identity, held by the database.
 
-    `token_epoch` is in every token; raising it ends every token and session at the next request.
+    `token_epoch` is in every token and every browser's login; raising it ends them at the next
+    request.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -103,6 +105,11 @@ class User(AbstractBaseUser, PermissionsMixin):
     def _raise_epoch(self) -> None:
         if not self._state.adding:
             self.token_epoch += 1
+
+    def get_session_auth_hash(self) -> str:
+        """What a browser's login is compared with on every request."""
+        held = f"{self.token_epoch}:{self.password}"
+        return salted_hmac("accounts.browser_session", held, algorithm="sha256").hexdigest()
 
     def get_full_name(self) -> str:
         return self.full_name or self.username

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
+from rest_framework.test import APIClient
 
+from accounts.admin import UserAdmin
 from accounts.models import Session, User
 from accounts.tests.sessions import log_in, me, refresh
 from conftest import PASSWORD
@@ -169,6 +172,47 @@ def test_ones_own_new_password_ends_ones_tokens_and_not_the_page(
 def test_a_disabled_administrator_is_out_at_once(browser: Client, staff: User) -> None:
     User.objects.filter(pk=staff.pk).update(is_active=False)
     assert browser.get("/admin/").status_code == 302
+
+
+@pytest.mark.parametrize("how", ["own sessions", "staff route", "admin action", "role"])
+def test_signing_out_everywhere_ends_the_admins_pages_too(
+    browser: Client, staff: User, client_of: Callable[..., APIClient], how: str
+) -> None:
+    heidi = User.objects.create_superuser("heidi", "heidi@example.org", PASSWORD)
+    laptop = Client()
+    laptop.post("/admin/login/", {"username": "heidi", "password": PASSWORD})
+    assert laptop.get("/admin/").status_code == 200
+    match how:
+        case "own sessions":
+            assert client_of(heidi).delete("/api/v1/auth/sessions").status_code == 204
+        case "staff route":
+            assert client_of(staff).post("/api/v1/users/heidi/sign-out").status_code == 204
+        case "admin action":
+            form = {"action": "sign_out", "_selected_action": [str(heidi.pk)]}
+            assert browser.post(USERS, form).status_code == 302
+        case _:
+            assert change_user(browser, heidi, is_superuser=None).status_code == 302
+    assert laptop.get("/admin/").status_code == 302
+    assert browser.get("/admin/").status_code == 200, "nobody else's"
+
+
+def test_the_form_overwrites_nothing_that_changed_meanwhile(
+    browser: Client, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner resets the password between the form's reading of the account and its writing."""
+    save = UserAdmin.save_model
+
+    def save_late(*arguments: Any) -> None:
+        User.objects.filter(pk=alice.pk).update(password="new hash", token_epoch=7)
+        save(*arguments)
+
+    monkeypatch.setattr(UserAdmin, "save_model", save_late)
+    assert change_user(browser, alice, full_name="Alice A.").status_code == 302
+    alice.refresh_from_db()
+    assert (alice.full_name, alice.password, alice.token_epoch) == ("Alice A.", "new hash", 7)
+    assert change_user(browser, alice, is_staff="on").status_code == 302
+    alice.refresh_from_db()
+    assert (alice.is_staff, alice.password, alice.token_epoch) == (True, "new hash", 8)
 
 
 def test_an_account_can_be_added(browser: Client) -> None:

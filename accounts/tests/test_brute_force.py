@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -169,38 +171,120 @@ def test_a_hash_that_gets_no_turn_is_refused(
     assert log_in(PASSWORD).status_code == 200
 
 
-def test_waiting_for_a_turn_is_bounded_too(
-    one_slot: hashing._Slots, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hashing, "_WAIT_S", 20.0)
-    done: list[str] = []
+class Waiting:
+    """Threads that wait for their turn, each as somebody at an address."""
 
-    def wait() -> None:
-        with one_slot.one():
-            done.append("")
+    def __init__(self, slots: hashing._Slots) -> None:
+        self.done: list[str] = []
+        self._slots, self._threads = slots, list[threading.Thread]()
 
-    threads = [threading.Thread(target=wait) for _ in range(hashing._MAX_WAITING)]
-    with one_slot.one():
-        for thread in threads:
-            thread.start()
+    def come(self, address: str) -> None:
+        """Returns when they wait."""
+        before = self._number()
+        self._threads.append(threading.Thread(target=self._wait, args=(address,)))
+        self._threads[-1].start()
         until_s = time.monotonic() + 20
-        while one_slot._waiting._value:
-            assert time.monotonic() < until_s
-        with pytest.raises(HashingBusy), one_slot.one():
-            pytest.fail("one too many was let in")
-    for thread in threads:
-        thread.join(20)
-    assert len(done) == hashing._MAX_WAITING
+        while self._number() == before:
+            assert time.monotonic() < until_s, "there was no room for them"
+
+    def _number(self) -> int:
+        return sum(len(turns) for turns in list(self._slots._waiting.values()))
+
+    def _wait(self, address: str) -> None:
+        hashing.caller_address.set(address)
+        with self._slots.one():
+            self.done.append(address)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(20)
+
+
+@pytest.fixture
+def waiting(one_slot: hashing._Slots, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiting]:
+    """The only slot is taken until the test is over."""
+    monkeypatch.setattr(hashing, "_WAIT_S", 20.0)
+    waiting = Waiting(one_slot)
+    with one_slot.one():
+        yield waiting
+    waiting.join()
+
+
+def networks(count: int) -> list[str]:
+    return [f"198.51.{number}.7" for number in range(count)]
+
+
+def test_networks_take_turns(one_slot: hashing._Slots, waiting: Waiting) -> None:
+    flood = [f"198.51.100.{number}" for number in range(8)]
+    for address in (*flood, ELSEWHERE, "192.0.2.1"):
+        waiting.come(address)
+    one_slot._end()
+    waiting.join()
+    assert waiting.done == [flood[0], ELSEWHERE, "192.0.2.1", *flood[1:]]
+    one_slot._begin()
+
+
+def test_one_network_gets_half_of_the_places_and_others_the_rest(waiting: Waiting) -> None:
+    for number in range(hashing._MAX_WAITING // 2):
+        waiting.come(f"198.51.100.{number}")
+    for _ in range(2):
+        assert log_in(PASSWORD, address=HOME).status_code == 503
+    waiting.come(ELSEWHERE)
+
+
+def test_fifteen_networks_leave_a_place_to_another_one(waiting: Waiting) -> None:
+    refused = 0
+    for address in networks(15) * 16:
+        try:
+            hashing.caller_address.set(address)
+            hashing.slots.check_room()
+        except HashingBusy:
+            refused += 1
+        else:
+            waiting.come(address)
+    assert refused == 15 * 15
+    waiting.come(ELSEWHERE)
+    assert log_in(PASSWORD, address="192.0.2.1").status_code == 503, "there is no place left"
 
 
 def test_where_there_is_no_room_to_wait_nothing_is_looked_up(
-    alice: User, one_slot: hashing._Slots, hashed: list[str]
+    alice: User, waiting: Waiting, hashed: list[str]
 ) -> None:
-    for _ in range(hashing._MAX_WAITING):
-        one_slot._waiting.acquire()
+    for address in networks(hashing._MAX_WAITING):
+        waiting.come(address)
     with CaptureQueriesContext(connection) as queries:
         refused = log_in(PASSWORD)
-    for _ in range(hashing._MAX_WAITING):
-        one_slot._waiting.release()
     assert (refused.status_code, refused["Retry-After"]) == (503, "2")
     assert (len(queries), hashed) == (0, [])
+
+
+def test_an_attempt_that_was_not_heard_is_none(
+    alice: User, one_slot: hashing._Slots, settings: Settings, frozen_time: object
+) -> None:
+    settings.RATE_LIMIT_AUTH = "5/m"
+    with one_slot.one():
+        for place in networks(hashing._MAX_WAITING):
+            one_slot._waiting[place] = deque([threading.Event()])
+        assert [log_in(PASSWORD).status_code for _ in range(6)] == [503] * 6
+        one_slot._waiting.clear()
+    assert [log_in(PASSWORD).status_code for _ in range(6)] == [200] * 5 + [429]
+
+
+def test_who_waits_holds_no_database_connection(
+    one_slot: hashing._Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a pool, those who wait would hold all of it: nobody else would be answered."""
+    closed: list[str] = []
+    pooled = SimpleNamespace(
+        vendor="postgresql", in_atomic_block=False, close=lambda: closed.append("given back")
+    )
+    monkeypatch.setattr(hashing, "connection", pooled)
+    with one_slot.one():
+        assert closed == [], "no need to"
+        with pytest.raises(HashingBusy), one_slot.one():
+            pytest.fail("there is one slot only")
+        assert closed == ["given back"]
+        pooled.in_atomic_block = True
+        with pytest.raises(HashingBusy), one_slot.one():
+            pytest.fail("there is one slot only")
+        assert closed == ["given back"], "a transaction keeps its own"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.hashers import PBKDF2PasswordHasher, identify_hasher, make_password
 from django.test import Client
+from rest_framework.test import APIClient
 
 from accounts.models import User
 from accounts.tests.sessions import log_in, me
@@ -89,6 +90,24 @@ def test_an_upgrade_at_the_admins_login_keeps_its_session(old_hash: User) -> Non
     old_hash.refresh_from_db()
     assert identify_hasher(old_hash.password).algorithm == "bcrypt_sha256"
     assert browser.get("/admin/").status_code == 200
+
+
+def test_an_upgrade_does_not_bring_an_old_password_back(
+    old_hash: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody logs in with the old password while its owner changes it."""
+
+    def change_meanwhile(password: str) -> str:
+        old_hash.set_password("Another-Horse-8-Battery")
+        old_hash.save()
+        return make_password(password)
+
+    monkeypatch.setattr("accounts.backends.make_password", change_meanwhile)
+    form = {"username": "alice", "password": PASSWORD}
+    late = APIClient().post("/api/v1/auth/token", form).json()["access_token"]
+    old_hash.refresh_from_db()
+    assert old_hash.check_password("Another-Horse-8-Battery")
+    assert me(late) == 401
 
 
 def test_a_wrong_password_upgrades_nothing(old_hash: User) -> None:

@@ -28,6 +28,7 @@ from accounts.tests.mails import (
     NEW_PASSWORD,
     PASSWORD_CHANGE,
     PROFILE,
+    REGISTER,
     REGISTER_PAGE,
     VERIFY,
     VERIFY_PAGE,
@@ -622,6 +623,34 @@ def test_the_newest_of_five_still_holds(alice: User, frozen_time: object) -> Non
     ask_reset()
     deliver()
     assert confirm_reset(tokens[-1]).status_code == 200
+
+
+def test_a_link_that_holds_can_always_be_had(
+    alice: User, frozen_time: time_machine.Traveller
+) -> None:
+    """Whatever a stranger asks for, so that the owner gets none: at the beginning of each hour."""
+    for _ in range(5):
+        mailed_reset()
+    ask_reset()
+    assert deliver() == [], "the newest holds"
+    frozen_time.shift(timedelta(minutes=10))
+    owners = mailed_reset()
+    ask_reset()
+    assert deliver() == [], "six in an hour, and one every ten minutes after that"
+    assert confirm_reset(owners).status_code == 200
+
+
+def test_registrations_in_somebodys_name_do_not_keep_them_from_it(
+    settings: Any, alice: User, frozen_time: object
+) -> None:
+    settings.REGISTRATION_MODE, settings.RATE_LIMIT_REGISTER = "verified", "1000/h"
+    sent = []
+    for number in range(7):
+        form = {"username": f"eve{number}", "email": "alice@example.org", "password": NEW_PASSWORD}
+        assert client.post(REGISTER, form).status_code == 202
+        sent += deliver()
+    assert [message.subject for message in sent] == ["You have an account already"] * 5
+    assert confirm_reset(mailed_reset()).status_code == 200
 
 
 # --- The pages -------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts import mailing
-from accounts.models import APIKey, Link, Mail, Purpose, Session, User
-from accounts.services import second_factor
+from accounts.models import APIKey, Kind, Link, Mail, Purpose, Session, User
+from accounts.services import erase_user, second_factor
 from conftest import PASSWORD
 from consciousness.models import Query, QueryContent
 from monitoring.models import AuditEvent
@@ -65,7 +65,8 @@ def person(stub: StubEngine, staff: User, settings: Settings) -> APIClient:
     token = client.post("/api/v1/auth/token", form).json()["access_token"]
     client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
     key = client.post("/api/v1/keys", {"name": KEY, "scopes": ["read"]})
-    asked = client.post("/api/v1/consciousness/process", {"prompt": PROMPT})
+    ask = "/api/v1/consciousness/process"
+    asked = client.post(ask, {"prompt": PROMPT}, headers={"Idempotency-Key": KEY})
     assert (key.status_code, asked.status_code) == (201, 200)
     change = {"email": "canaryaddress2@example.org", "current_password": PASSWORD}
     assert client.patch(ME, change).status_code == 200
@@ -124,6 +125,7 @@ def test_the_export_holds_everything_and_nothing_that_proves_who_one_is(person: 
     user = User.objects.get(username=NAME)
     assert files["account.json"][0]["email"] == ADDRESS
     assert files["queries.json"][0]["prompt"] == PROMPT
+    assert files["idempotent_requests.json"][0]["key"] == KEY
     assert len(files["mails.json"]) == 1, "the one that tells whose it is"
     actions = {event["action"] for event in files["audit_events.json"]}
     assert {"session.begun", "key.created", "user.exported"} <= actions
@@ -229,6 +231,21 @@ def test_mails_that_were_written_to_files_go_too(
     assert person.delete(ME, {"current_password": PASSWORD}).status_code == 204
     (left,) = tmp_path.iterdir()
     assert bob.email in left.read_text()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("address", ["zoe@bücher.example", "Zoe@\uff45xample.org"])
+def test_so_they_do_however_a_header_writes_the_address(
+    staff: User, settings: Settings, tmp_path: Path, address: str
+) -> None:
+    settings.EMAIL_BACKEND, settings.OUTBOX = "accounts.outbox.EmailBackend", tmp_path
+    zoe = User.objects.create_user("zoe", address, PASSWORD)
+    mailing.enqueue(Kind.RESET_PASSWORD, zoe.email_canonical)
+    mailing.enqueue(Kind.PASSWORD_CHANGED, zoe.email, user=zoe)
+    assert mailing.send_due() == 2
+    assert len(list(tmp_path.iterdir())) == 2
+    erase_user(zoe, by=staff)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.django_db(transaction=True)

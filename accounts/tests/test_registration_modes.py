@@ -765,9 +765,28 @@ def test_a_form_with_other_fields_gives_no_rights(settings: Any, db: None, mode:
     assert str(user.id) != "1"
 
 
-def test_the_address_in_a_mail_is_the_one_that_was_given(verified: None) -> None:
+def test_one_mailbox_gets_five_an_hour_however_its_address_is_written(
+    verified: None, frozen_time: object
+) -> None:
+    domains = ["example.org", "EXAMPLE.org"]
+    domains += [
+        f"{'example'[:n]}{chr(ord('example'[n]) + 0xFEE0)}{'example'[n + 1 :]}.org"
+        for n in range(7)
+    ]
+    sent = []
+    for number, domain in enumerate(domains):
+        assert register(username=f"zoe-{number}", email=f"zoe@{domain}").status_code == 202
+        sent += deliver()
+    assert [message.to for message in sent] == [["zoe@example.org"], ["zoe@EXAMPLE.org"]] + [
+        ["zoe@example.org"]
+    ] * 3
+
+
+def test_a_mail_goes_to_the_address_that_mail_servers_take_the_given_one_for(
+    verified: None,
+) -> None:
     token = wish(email="ZOE@\uff45xample.org")
     (queued,) = Mail.objects.filter(kind=Kind.VERIFY_ADDRESS)
-    assert queued.address == "ZOE@\uff45xample.org"
+    assert queued.address == "ZOE@example.org"
     assert verify(token).status_code == 201
     assert User.objects.get().email_canonical == "zoe@example.org"

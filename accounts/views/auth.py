@@ -11,13 +11,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import services, tokens
+from accounts import hashing, services, tokens
 from accounts.authentication import SessionCredential
 from accounts.models import APIKey, Session
 from accounts.serializers import MeResponse, RefreshRequest, TokenRequest, TokenResponse
 from accounts.views.asking import asking_credential, asking_user
 from accounts.views.public import PublicView
-from sovereigncore import ratelimit
 from sovereigncore.api import ServiceError
 from sovereigncore.strict import StrictFormParser, StrictJSONParser
 
@@ -49,7 +48,7 @@ class TokenView(PublicView):
         if given["grant_type"] != "password":
             raise UnsupportedGrantType
         # Before any hashing, which is what an attacker would make us do.
-        ratelimit.enforce(request._request, group="auth", rate=settings.RATE_LIMIT_AUTH)
+        hashing.enforce_limit(request._request, group="auth", rate=settings.RATE_LIMIT_AUTH)
         return token_response(
             services.log_in(
                 request=request._request,

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import services
+from accounts import hashing, services
 from accounts.models import Purpose, User
 from accounts.serializers import (
     PasswordChangeRequest,
@@ -30,7 +30,7 @@ _EXPORTS = "5/h"
 
 def limit_password_guesses(request: Request) -> None:
     """Before any hashing; by account, for these routes know who asks."""
-    ratelimit.enforce(
+    hashing.enforce_limit(
         request._request,
         group="auth",
         rate=settings.RATE_LIMIT_AUTH,

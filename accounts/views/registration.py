@@ -12,7 +12,7 @@ from rest_framework import mixins, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import services
+from accounts import hashing, services
 from accounts.models import Link, Purpose
 from accounts.serializers import (
     CreatedInvitationResponse,
@@ -25,7 +25,6 @@ from accounts.serializers import (
 )
 from accounts.views.asking import asking_user
 from accounts.views.public import PublicView
-from sovereigncore import ratelimit
 
 # The same for every address, known or not.
 _MAILED = {"detail": "If the address can be used, a mail with a link is on its way to it."}
@@ -34,7 +33,7 @@ _MAILED = {"detail": "If the address can be used, a mail with a link is on its w
 def limit_guesses(request: HttpRequest, link: Link) -> None:
     """Before any hashing: whoever has the link need not be who chose the password."""
     caller = f"link:{link.id}"
-    ratelimit.enforce(request, group="auth", rate=settings.RATE_LIMIT_AUTH, caller=caller)
+    hashing.enforce_limit(request, group="auth", rate=settings.RATE_LIMIT_AUTH, caller=caller)
 
 
 class RegisterView(PublicView):
@@ -44,7 +43,7 @@ class RegisterView(PublicView):
         form = RegisterRequest(data=request.data)
         form.is_valid(raise_exception=True)
         # Before any hashing; a typing mistake is no attempt.
-        ratelimit.enforce(request._request, group="register", rate=settings.RATE_LIMIT_REGISTER)
+        hashing.enforce_limit(request._request, group="register", rate=settings.RATE_LIMIT_REGISTER)
         given = dict(form.validated_data)
         invitation = given.pop("invitation")
         user = services.register(services.Applicant(**given), invitation=invitation)

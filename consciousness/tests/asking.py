@@ -69,7 +69,7 @@ def wait_until_sent(stub: StubEngine, tokens: int) -> None:
 def assert_nothing_runs(stub: StubEngine) -> None:
     """No generation upstream, no slot taken, nobody waiting, no query unsettled."""
     assert stub.wait_idle()
-    snapshot = admission.snapshot()
+    snapshot = admission.snapshot(0)
     assert (snapshot["busy"], snapshot["waiting"]) == (0, 0)
     assert list(Query.objects.active()) == []
 

@@ -10,6 +10,7 @@ import pytest
 
 from consciousness import engine as engine_module
 from consciousness import engine_errors as errors
+from consciousness import engines
 from consciousness.engine import Engine, Model, Prompt
 from consciousness.tests.raw_server import (
     RawRequest,
@@ -274,8 +275,8 @@ def test_without_a_key_no_credential_is_sent() -> None:
 
 
 def test_the_health_probe_asks_the_engine_itself(stub: StubEngine) -> None:
-    engine_module.ask_engine()
+    engines.ask_engines()
     stub.behave_probes(Behaviour.LOADING_503)
     with pytest.raises(errors.EngineLoading):
-        engine_module.ask_engine()
+        engines.ask_engines()
     assert engine_module.default_engine().models()[0].id == MODEL

@@ -313,3 +313,13 @@ def test_the_engines_count_replaces_the_estimate_and_later_text_does_not_change_
     final = Usage(prompt_tokens=9, completion_tokens=5, is_estimated=False)
     assert total(chunks) == final
     assert final.total_tokens == 14
+
+
+def test_attempts_add_up() -> None:
+    first = Usage(prompt_tokens=3, completion_tokens=0, cached_tokens=1, is_estimated=False)
+    second = Usage(prompt_tokens=4, completion_tokens=2, cached_tokens=2, is_estimated=False)
+    assert first.plus(second) == Usage(
+        prompt_tokens=7, completion_tokens=2, cached_tokens=2, is_estimated=False
+    )
+    assert first.plus(Usage()) == first  # an engine that said nothing
+    assert first.plus(Usage(completion_tokens=1)).is_estimated

@@ -94,7 +94,7 @@ def test_the_delimiter_cannot_be_broken_out_of(
     assert parts[2] == "\n\nWho?"
 
 
-@given(st.text(alphabet="\"'\\\n ab", min_size=1), st.text(max_size=20))
+@given(st.text(alphabet="\"'\\\n ab", min_size=1), st.text(min_size=1, max_size=20))
 def test_whatever_the_context_the_question_comes_after_it(context: str, question: str) -> None:
     ask = Ask(prompt=question, context=context)
     (message,) = Plan(ask=ask, max_tokens=1).prompt.messages

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,16 @@ from pytest_django import Settings
 
 from consciousness import bundled_model
 from consciousness.management.commands import runengine
-from tests import environment, platform
+from consciousness.tests.running_engine import (
+    STOP_TIMEOUT_S,
+    RunningEngine,
+    engine_environment,
+    launch,
+    start,
+    wait_until_said,
+)
 
 _ROOT = Path(__file__).resolve().parents[2]
-_START_TIMEOUT_S = 180.0
-_STOP_TIMEOUT_S = 20.0
-
-
-def engine_environment(data_dir: Path, **overrides: str) -> dict[str, str]:
-    return {
-        **os.environ,
-        **environment.test_environment(str(data_dir)),
-        "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
-        "DATABASE_URL": "",
-        "REDIS_URL": "",
-        "ENGINE_PORT": str(platform.free_port()),
-        **overrides,
-    }
 
 
 def run(data_dir: Path, **overrides: str) -> subprocess.CompletedProcess[str]:
@@ -127,91 +119,6 @@ def test_a_cpu_is_left_to_the_others(
 ) -> None:
     monkeypatch.setattr(runengine, "usable_cpus", lambda: cpus)
     assert runengine.compute_threads() == threads
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunningEngine:
-    pid: int
-    port: int
-    http: httpx2.Client
-    said: str
-
-    def chat(self, *messages: tuple[str, str], **options: Any) -> dict[str, Any]:
-        body = {
-            "messages": [{"role": role, "content": content} for role, content in messages],
-            "temperature": 0,
-            "max_tokens": 40,
-            **options,
-        }
-        reply = self.http.post("/v1/chat/completions", json=body)
-        assert reply.status_code == httpx2.codes.OK, reply.text
-        answer: dict[str, Any] = reply.json()
-        return answer
-
-    def says(self, *messages: tuple[str, str]) -> str:
-        text: str = self.chat(*messages)["choices"][0]["message"]["content"]
-        return text
-
-    def metric(self, name: str) -> float:
-        for line in self.http.get("/metrics").text.splitlines():
-            key, _, value = line.partition(" ")
-            if key == f"llamacpp:{name}":
-                return float(value)
-        raise AssertionError(f"no metric {name}")
-
-
-def launch(env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "manage.py", "runengine"],
-            cwd=_ROOT,
-            env=env,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-
-
-def wait_until_said(words: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until_s = time.monotonic() + _START_TIMEOUT_S
-    while words not in log.read_text(errors="replace"):
-        assert process.poll() is None, log.read_text(errors="replace")
-        assert time.monotonic() < until_s, log.read_text(errors="replace")
-        time.sleep(0.02)
-
-
-def start(env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    process = launch(env, log)
-    try:
-        wait_until_said("engine ready", process, log)
-    except BaseException:
-        process.kill()
-        process.wait(_STOP_TIMEOUT_S)
-        raise
-    return process
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
-    folder = tmp_path_factory.mktemp("engine")
-    env = engine_environment(folder)
-    process = start(env, folder / "engine.log")
-    port = int(env["ENGINE_PORT"])
-    try:
-        with httpx2.Client(
-            base_url=f"http://127.0.0.1:{port}",
-            headers={"Authorization": f"Bearer {env['ENGINE_API_KEY']}"},
-            timeout=120,
-            trust_env=False,
-            # llama.cpp ends a connection that was quiet for five seconds, also under a request.
-            limits=httpx2.Limits(max_keepalive_connections=0),
-        ) as http:
-            said = (folder / "engine.log").read_text(errors="replace")
-            yield RunningEngine(pid=process.pid, port=port, http=http, said=said)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(_STOP_TIMEOUT_S)
-    assert code == 0
-    assert not (folder / "engine.pid").exists()
 
 
 @contextlib.contextmanager
@@ -404,7 +311,7 @@ class TestTheProcess:
             )
         finally:
             process.send_signal(signal.SIGINT)
-            code = process.wait(_STOP_TIMEOUT_S)
+            code = process.wait(STOP_TIMEOUT_S)
         assert code == 0
         assert "model my-model," in said
         # This file has none; what llama.cpp takes instead is not ours either.
@@ -416,7 +323,7 @@ class TestTheProcess:
         try:
             wait_until_said("loading", process, tmp_path / "log")
             process.terminate()
-            code = process.wait(_STOP_TIMEOUT_S)
+            code = process.wait(STOP_TIMEOUT_S)
         finally:
             process.kill()
         assert code == -signal.SIGTERM
@@ -442,8 +349,8 @@ class TestTheProcess:
             engine_pid = int((tmp_path / "engine.pid").read_text())
         finally:
             starter.kill()
-            starter.wait(_STOP_TIMEOUT_S)
-        until_s = time.monotonic() + _STOP_TIMEOUT_S
+            starter.wait(STOP_TIMEOUT_S)
+        until_s = time.monotonic() + STOP_TIMEOUT_S
         while (tmp_path / "engine.pid").exists() and time.monotonic() < until_s:
             time.sleep(0.05)
         has_ended = not (tmp_path / "engine.pid").exists()

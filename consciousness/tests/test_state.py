@@ -25,7 +25,7 @@ def test_the_fields_of_state(as_alice: APIClient, stub: StubEngine, settings: Se
     body = response.json()
     assert set(body) == {
         *("silicon_id", "consciousness_level", "thermal_state", "cognitive_mode", "reasons"),
-        *("scope", "readings", "engine", "queue", "timestamp"),
+        *("scope", "readings", "engine", "engines", "queue", "timestamp"),
     }
     assert body["silicon_id"] == silicon_id()
     assert 0 <= body["consciousness_level"] <= 1

@@ -2,6 +2,7 @@
 
 from consciousness.views.asking import ProcessView, QueryView
 from consciousness.views.history import ConversationViewSet, QueryViewSet, UsageView
+from consciousness.views.memories import MemoryViewSet
 from consciousness.views.openai import (
     ChatCompletionsView,
     CompletionsView,
@@ -16,6 +17,7 @@ __all__ = [
     "CompletionsView",
     "ConversationViewSet",
     "EmbeddingsView",
+    "MemoryViewSet",
     "ModelView",
     "ModelsView",
     "ProcessView",

@@ -13,8 +13,14 @@ from rest_framework.views import APIView
 from consciousness import engines
 from consciousness import openai_answers as answers
 from consciousness import openai_shapes as shapes
+from consciousness.idempotency import KEY_HEADER, KeyRefused, idempotent
 from consciousness.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest
-from consciousness.openai_stream import ChatWriter, CompletionWriter
+from consciousness.openai_stream import (
+    ChatWriter,
+    CompletionWriter,
+    chat_events,
+    completion_events,
+)
 from consciousness.views.asking import answer_streamed, answer_whole
 from sovereigncore.api import ServiceError
 
@@ -28,6 +34,7 @@ class ModelNotFound(ServiceError):
 
 
 class ChatCompletionsView(APIView):
+    @idempotent(events=chat_events)
     @_described(request=ChatRequest, responses=shapes.ChatCompletion)
     def post(self, request: Request) -> HttpResponseBase:
         """Answer a chat, as OpenAI's chat completions do. With `stream: true` the answer comes as
@@ -42,6 +49,7 @@ class ChatCompletionsView(APIView):
 
 
 class CompletionsView(APIView):
+    @idempotent(events=completion_events)
     @_described(request=CompletionRequest, responses=shapes.TextCompletion)
     def post(self, request: Request) -> HttpResponseBase:
         """Continue a text, as OpenAI's completions do; streamed with `stream: true`."""
@@ -57,7 +65,12 @@ class CompletionsView(APIView):
 class EmbeddingsView(APIView):
     @_described(request=EmbeddingRequest, responses=shapes.EmbeddingList)
     def post(self, request: Request) -> HttpResponseBase:
-        """Texts as vectors, where the model has them. The texts are not kept."""
+        """Texts as vectors, where the model has them. Neither is kept, so an `Idempotency-Key` is
+        refused: there would be nothing to replay."""
+        if KEY_HEADER in request.headers:
+            raise KeyRefused(
+                errors={KEY_HEADER: ["Nothing of an embedding is kept to be replayed."]}
+            )
         form = EmbeddingRequest(data=request.data)
         form.is_valid(raise_exception=True)
         describe = functools.partial(

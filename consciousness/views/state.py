@@ -22,6 +22,7 @@ class StateView(APIView):
             {
                 **awareness.current().described(),
                 "engine": engines.engine_summary(),
+                "engines": engines.summary(),
                 "queue": admission.snapshot(engines.capacity()),
                 "timestamp": timezone.now(),
             }

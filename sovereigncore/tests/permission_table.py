@@ -249,6 +249,12 @@ ROUTES: dict[str, Route] = {
         otherwise=NO_METHOD_FOR_USERS,
     ),
     "conversations-messages": somebody_elses("consciousness/conversations/{conversation}/messages"),
+    "memories-list": Route(
+        path="/api/v1/consciousness/memories",
+        methods={**readable(), "POST": NEEDS_WRITE},
+        otherwise=NO_METHOD_FOR_USERS,
+    ),
+    "memories-detail": somebody_elses("consciousness/memories/{memory}", "PATCH", "DELETE"),
 }
 
 
@@ -299,6 +305,28 @@ ADMIN_PAGES: dict[str, AdminPage] = {
     "admin:consciousness_query_change": admin("consciousness/query/{query}/change/", 403, 200),
     "admin:consciousness_query_history": admin("consciousness/query/{query}/history/", 403, 200),
     "admin:consciousness_query_delete": admin("consciousness/query/{query}/delete/", 403, 403),
+    "admin:consciousness_upstream_changelist": admin("consciousness/upstream/", 403, 200),
+    "admin:consciousness_upstream_add": admin("consciousness/upstream/add/", 403, 200),
+    "admin:consciousness_upstream_change": admin(
+        "consciousness/upstream/{engine}/change/", 403, 200
+    ),
+    "admin:consciousness_upstream_history": admin(
+        "consciousness/upstream/{engine}/history/", 403, 200
+    ),
+    "admin:consciousness_upstream_delete": admin(
+        "consciousness/upstream/{engine}/delete/", 403, 200
+    ),
+    "admin:consciousness_modelalias_changelist": admin("consciousness/modelalias/", 403, 200),
+    "admin:consciousness_modelalias_add": admin("consciousness/modelalias/add/", 403, 200),
+    "admin:consciousness_modelalias_change": admin(
+        "consciousness/modelalias/{alias}/change/", 403, 200
+    ),
+    "admin:consciousness_modelalias_history": admin(
+        "consciousness/modelalias/{alias}/history/", 403, 200
+    ),
+    "admin:consciousness_modelalias_delete": admin(
+        "consciousness/modelalias/{alias}/delete/", 403, 200
+    ),
 }
 # Django's catch-alls inside the admin have no name; each only redirects or answers 404.
 UNNAMED = {
@@ -306,5 +334,7 @@ UNNAMED = {
     r"admin/accounts/apikey/<path:object_id>/",
     r"admin/accounts/session/<path:object_id>/",
     r"admin/consciousness/query/<path:object_id>/",
+    r"admin/consciousness/upstream/<path:object_id>/",
+    r"admin/consciousness/modelalias/<path:object_id>/",
     r"admin/(?P<url>.*)$",
 }

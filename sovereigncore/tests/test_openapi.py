@@ -49,7 +49,7 @@ def test_every_api_route_is_in_it_with_its_methods_and_nothing_else(
     offered = {
         (
             method,
-            re.sub("{(query|conversation|session|key|link)}", "{id}", route.path).replace(
+            re.sub("{(query|memory|conversation|session|key|link)}", "{id}", route.path).replace(
                 "{name}", "{username}"
             ),
         )
@@ -66,6 +66,33 @@ def test_it_says_who_needs_a_credential(document: dict[str, Any]) -> None:
         for operation in operations.values():
             schemes = [name for entry in operation.get("security", []) for name in entry]
             assert schemes == ([] if path in open_to_all else ["bearer"]), path
+
+
+def test_what_can_be_sent_again_says_by_which_header(document: dict[str, Any]) -> None:
+    """All that asks the model or notes a fact, and nothing else."""
+    documented = {
+        (method, path)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        for parameter in operation.get("parameters", [])
+        if (parameter["in"], parameter["name"]) == ("header", "Idempotency-Key")
+    }
+    promised = {
+        (method, path)
+        for path, operations in document["paths"].items()
+        for method in operations
+        if method == "post" and path.startswith(("/api/v1/consciousness/", "/v1/"))
+    }
+    assert documented == promised
+    assert ("post", "/api/v1/consciousness/process") in promised
+    for method, path in documented:
+        (parameter,) = [
+            parameter
+            for parameter in document["paths"][path][method]["parameters"]
+            if parameter["in"] == "header"
+        ]
+        assert parameter["schema"] == {"type": "string", "minLength": 8, "maxLength": 128}
+        assert not parameter.get("required")
 
 
 def test_each_operation_is_named_and_described(document: dict[str, Any]) -> None:

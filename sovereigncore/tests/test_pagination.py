@@ -155,7 +155,9 @@ def test_somebody_elses_cursor_shows_nobodys_rows_but_ones_own(
     assert as_bob.get(following).json()["results"] == []
 
 
-@pytest.mark.parametrize("query", ["&".join(f"a{n}=1" for n in range(300)), "limit=5&limit=6", "%"])
-def test_odd_query_strings_are_no_bugs(as_alice: APIClient, query: str) -> None:
-    expected = 400 if query.startswith("a0") else 200
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [("&".join(f"a{n}=1" for n in range(300)), 400), ("limit=5&limit=6", 200), ("%", 422)],
+)
+def test_odd_query_strings_are_no_bugs(as_alice: APIClient, query: str, expected: int) -> None:
     assert as_alice.get(f"{HISTORY}?{query}").status_code == expected

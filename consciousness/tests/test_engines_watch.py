@@ -1,0 +1,394 @@
+"""Engines that die, hang and return while requests go on, and what a process learns of changes."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from django.db import OperationalError, connection
+from pytest_django import DjangoAssertNumQueries
+from rest_framework.test import APIClient
+
+from consciousness import engine_errors as errors
+from consciousness import engine_roster, engines
+from consciousness.engine_configuration import Configuration
+from consciousness.engine_roster import Roster
+from consciousness.models import ModelAlias, Upstream
+from consciousness.tests.generating import takes_at_most
+from consciousness.tests.several import Several, ask_any, eventually, names, statuses
+from tests.log_capture import LogCapture
+from tests.stub_engine import MODEL, Behaviour, StubEngine
+
+AT_ONCE_S = 0.5
+OUT_WITHIN_S, BACK_WITHIN_S = 2.0, 5.0
+
+
+class Load:
+    """Requests, one after the other in each of three threads, until told to stop."""
+
+    def __init__(self) -> None:
+        self.answered_by: list[str] = []
+        self.failed: list[errors.EngineError] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(3)]
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.answered_by.append(ask_any(MODEL))
+            except errors.EngineError as error:
+                self.failed.append(error)
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("dying", ["default", "spare"])
+def test_an_engine_that_dies_under_load_is_left_out_and_returns_by_itself(
+    stub: StubEngine, second: StubEngine, several: Several, dying: str
+) -> None:
+    dead, priority = (stub, 1) if dying == "default" else (second, 0)
+    several.add("spare", second, priority=priority)
+    with Load() as load:
+        eventually(lambda: dying in load.answered_by, within_s=10)
+        dead.stop()
+        eventually(lambda: statuses()[dying] == "open", within_s=OUT_WITHIN_S)
+        before = len(load.answered_by)
+        eventually(lambda: len(load.answered_by) > before + 50, within_s=10)
+        assert dying not in load.answered_by[before + 3 :]
+        dead.start()
+        eventually(lambda: statuses()[dying] == "up", within_s=BACK_WITHIN_S)
+        before = len(load.answered_by)
+        eventually(lambda: dying in load.answered_by[before:], within_s=10)
+    assert load.failed == []  # each had one retry elsewhere
+
+
+def test_an_engine_that_nobody_asks_is_found_dead_and_alive_again(
+    stub: StubEngine, second: StubEngine, several: Several, logs: LogCapture
+) -> None:
+    several.add("spare", second, priority=1)
+    assert names(MODEL) == ["default", "spare"]
+    second.stop()
+    eventually(lambda: statuses()["spare"] == "open", within_s=OUT_WITHIN_S + 1.5)
+    assert names(MODEL) == ["default"]
+    second.start()
+    eventually(lambda: statuses()["spare"] == "up", within_s=BACK_WITHIN_S)
+    assert names(MODEL) == ["default", "spare"]
+    told = [(event["engine"], event["now"]) for event in logs.events("engine_circuit_changed")]
+    assert told == [("spare", "open"), ("spare", "half_open"), ("spare", "closed")]
+
+
+def test_an_engine_that_fails_each_generation_is_left_out_though_it_tells_its_models(
+    stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    several.add("spare", second, priority=1)
+    stub.behave(Behaviour.ERROR_500_WITH_SECRET)
+    assert [ask_any(MODEL) for _ in range(3)] == ["spare"] * 3
+    assert statuses()["default"] != "up"
+    assert len(stub.ledger) == 3
+    stub.behave(Behaviour.NORMAL)
+    eventually(lambda: ask_any(MODEL) == "default", within_s=BACK_WITHIN_S)
+    assert statuses() == {"default": "up", "spare": "up"}
+
+
+def test_a_busy_engine_stays(stub: StubEngine, second: StubEngine, several: Several) -> None:
+    several.add("spare", second, priority=1)
+    stub.behave(Behaviour.BUSY_429)
+    assert [ask_any(MODEL) for _ in range(6)] == ["spare"] * 6
+    assert len(stub.ledger) == 6
+    assert statuses()["default"] == "up"
+
+
+def test_a_hung_engine_delays_nobody_whom_another_one_serves(
+    stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    names()
+    several.add("spare", second, priority=1)
+    assert names(MODEL) == ["default", "spare"]
+    with StubEngine() as hung:
+        hung.behave_probes(Behaviour.HANG_BEFORE_HEADERS)
+        several.add("hung", hung, is_heard=False)
+        until_s = time.monotonic() + 2.5
+        while time.monotonic() < until_s:
+            with takes_at_most(AT_ONCE_S):
+                assert names(MODEL) == ["default", "spare"]
+            time.sleep(0.05)
+        assert statuses()["hung"] == "down"
+        second.behave_probes(Behaviour.HANG_BEFORE_HEADERS)
+        until_s = time.monotonic() + 2.5
+        while time.monotonic() < until_s:
+            with takes_at_most(AT_ONCE_S):
+                assert "hung" not in names(MODEL)
+            time.sleep(0.05)
+
+
+def test_a_hung_engine_is_no_longer_tried_first_and_then_not_at_all(
+    stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    several.add("spare", second, priority=1)
+    assert names(MODEL) == ["default", "spare"]
+    stub.behave_probes(Behaviour.HANG_BEFORE_HEADERS)
+    eventually(lambda: names(MODEL) == ["spare", "default"], within_s=4)
+    eventually(lambda: names(MODEL) == ["spare"], within_s=6)
+    stub.behave_probes(Behaviour.NORMAL)
+    eventually(lambda: names(MODEL)[0] == "default", within_s=BACK_WITHIN_S)
+
+
+def test_three_hung_engines_do_not_keep_a_fourth_from_returning(
+    stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    hanging = [StubEngine() for _ in range(3)]
+    for number, hung in enumerate(hanging):
+        hung.start()
+        hung.behave_probes(Behaviour.HANG_BEFORE_HEADERS)
+        several.add(f"hung-{number}", hung, is_heard=False)
+    several.add("spare", second, is_heard=False)
+    eventually(lambda: statuses()["spare"] == "up", within_s=BACK_WITHIN_S)
+    second.stop()
+    eventually(lambda: statuses()["spare"] == "open", within_s=BACK_WITHIN_S + 3)
+    second.start()
+    eventually(lambda: statuses()["spare"] in ("half_open", "up"), within_s=BACK_WITHIN_S)
+    for hung in hanging:
+        hung.stop()
+
+
+def watchers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "engine-watch"]
+
+
+def test_one_thread_watches_several_engines_and_none_a_single_one(
+    stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    names()
+    assert watchers() == []
+    several.add("spare", second)
+    with StubEngine() as third:
+        several.add("third", third)
+        together = threading.Barrier(8)
+
+        def choose() -> None:
+            together.wait()
+            engines.roster.known_members()
+            engines.roster._watch.start()
+
+        threads = [threading.Thread(target=choose) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(watchers()) == 1
+        several.remove("third")
+        assert len(watchers()) == 1
+        several.remove("spare")
+        eventually(lambda: watchers() == [], within_s=5)
+        several.add("third", third)
+        assert len(watchers()) == 1  # again
+
+
+# --- what the database says ----------------------------------------------------------------
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def elsewhere(stub: StubEngine, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Roster:
+    """The roster of another process."""
+    roster = Roster(clock=clock)
+    monkeypatch.setattr(roster._watch, "start", lambda: None)
+    return roster
+
+
+def names_of(roster: Roster) -> list[str]:
+    return [member.name for member in roster.members()]
+
+
+def test_changes_are_seen_everywhere_within_a_second(
+    elsewhere: Roster, clock: Clock, db: None
+) -> None:
+    assert names_of(elsewhere) == ["default"]
+    row = Upstream.objects.create(name="gpu", url="http://10.0.0.3", slots=2)
+    ModelAlias.objects.create(alias="gpt-4o", model=MODEL)
+    clock.now_s += 1
+    assert names_of(elsewhere) == ["default", "gpu"]
+    assert elsewhere.aliases == {"gpt-4o": MODEL}
+    member = elsewhere.known_member("gpu")
+    assert member is not None
+    assert (member.slots, member.weight, member.priority) == (2, 1, 0)
+
+    Upstream.objects.filter(id=row.id).update(slots=5, weight=7, priority=3)
+    clock.now_s += 1
+    elsewhere.members()
+    assert elsewhere.known_member("gpu") is member  # its circuit and its models stay
+    assert (member.slots, member.weight, member.priority) == (5, 7, 3)
+
+    Upstream.objects.filter(id=row.id).update(url="http://10.0.0.4")
+    clock.now_s += 1
+    elsewhere.members()
+    assert elsewhere.known_member("gpu") is not member  # another server: all is new
+
+    Upstream.objects.filter(id=row.id).update(is_enabled=False)
+    ModelAlias.objects.all().delete()
+    clock.now_s += 1
+    assert names_of(elsewhere) == ["default"]
+    assert elsewhere.aliases == {}
+    Upstream.objects.filter(id=row.id).update(is_enabled=True)
+    clock.now_s += 1
+    assert names_of(elsewhere) == ["default", "gpu"]
+
+
+def test_it_costs_one_query_a_second_and_none_between(
+    elsewhere: Roster,
+    clock: Clock,
+    db: None,
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    for number in range(5):
+        Upstream.objects.create(name=f"gpu-{number}", url="http://10.0.0.3")
+        ModelAlias.objects.create(alias=f"alias-{number}", model=MODEL)
+    with django_assert_num_queries(1):
+        assert len(elsewhere.members()) == 6
+    for _ in range(3):
+        clock.now_s += 0.9
+        with django_assert_num_queries(0):
+            elsewhere.members()
+        clock.now_s += 0.1
+        with django_assert_num_queries(1):
+            elsewhere.members()
+
+
+def test_what_this_process_changes_it_sees_at_once(
+    elsewhere: Roster, clock: Clock, db: None
+) -> None:
+    assert names_of(elsewhere) == ["default"]
+    Upstream.objects.create(name="gpu", url="http://10.0.0.3")
+    assert names_of(elsewhere) == ["default"]
+    elsewhere.expire()
+    assert names_of(elsewhere) == ["default", "gpu"]
+
+
+def test_while_the_database_is_away_what_is_known_goes_on(
+    elsewhere: Roster,
+    clock: Clock,
+    db: None,
+    monkeypatch: pytest.MonkeyPatch,
+    logs: LogCapture,
+) -> None:
+    Upstream.objects.create(name="gpu", url="http://10.0.0.3")
+    assert names_of(elsewhere) == ["default", "gpu"]
+    asked: list[float] = []
+
+    def away() -> None:
+        asked.append(clock.now_s)
+        raise OperationalError("password of 10.0.0.9")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_roster, "read_configuration", away)
+        for _ in range(10):
+            clock.now_s += 0.5
+            assert names_of(elsewhere) == ["default", "gpu"]
+    assert len(asked) == 5
+    assert len(logs.events("engines_not_read")) == 1  # one line an outage
+    assert "password" not in logs.text
+    Upstream.objects.all().delete()
+    clock.now_s += 1
+    assert names_of(elsewhere) == ["default"]
+
+
+def test_a_process_that_starts_without_a_database_has_its_default_engine(
+    elsewhere: Roster, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise OperationalError
+
+    monkeypatch.setattr(engine_roster, "read_configuration", away)
+    assert names_of(elsewhere) == ["default"]
+
+
+def test_while_one_thread_reads_the_others_go_on(
+    elsewhere: Roster, clock: Clock, monkeypatch: pytest.MonkeyPatch, db: None
+) -> None:
+    elsewhere.members()
+    clock.now_s += 1
+    reads, may_end = threading.Event(), threading.Event()
+
+    def slowly() -> Configuration:
+        reads.set()
+        assert may_end.wait(10)
+        return Configuration()
+
+    monkeypatch.setattr(engine_roster, "read_configuration", slowly)
+    reader = threading.Thread(target=elsewhere.members)
+    reader.start()
+    assert reads.wait(10)
+    with takes_at_most(AT_ONCE_S):
+        assert names_of(elsewhere) == ["default"]
+    may_end.set()
+    reader.join(10)
+    assert not reader.is_alive()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_is_only_asked_for_its_health_learns_of_engines_too(
+    elsewhere: Roster, second: StubEngine
+) -> None:
+    assert names_of(elsewhere) == ["default"]
+    Upstream.objects.create(name="gpu", url=second.url)
+    elsewhere.expire()
+    elsewhere.members_without_waiting()
+    eventually(lambda: elsewhere.known_member("gpu") is not None, within_s=5)
+
+
+def test_a_database_that_hangs_does_not_make_engines_look_hung(
+    anonymous: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch, db: None
+) -> None:
+    reads, may_end = threading.Event(), threading.Event()
+
+    def hang() -> Configuration:
+        reads.set()
+        assert may_end.wait(10)
+        return Configuration()
+
+    monkeypatch.setattr(engine_roster, "read_configuration", hang)
+    engines.roster.expire()
+    for _ in range(3):
+        with takes_at_most(1.0):
+            assert anonymous.get("/ready").status_code == 200
+    assert reads.is_set()
+    readers = [thread for thread in threading.enumerate() if thread.name == "engine-roster"]
+    assert len(readers) == 1
+    may_end.set()
+    readers[0].join(10)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_closed_connection_is_closed_again_and_an_open_one_stays(
+    elsewhere: Roster, clock: Clock
+) -> None:
+    """With a pool, who is about to wait for an engine must not hold a connection."""
+    connection.close()
+    elsewhere.members()
+    assert connection.connection is None
+    Upstream.objects.exists()
+    assert connection.connection is not None
+    clock.now_s += 1
+    elsewhere.members()
+    assert connection.connection is not None

@@ -1,0 +1,20 @@
+"""Thousands of questions, a fifth of them left early, web processes killed: no token is lost and
+none is counted twice."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.storm import weather
+
+pytestmark = pytest.mark.xdist_group("storm")
+
+# One process has to come back alone each time; two share the work, on Redis and PostgreSQL.
+REQUESTS, KILLS = (10_000, 20) if os.environ.get("REDIS_URL") else (2_000, 8)
+
+
+def test_usage_is_exact_whoever_leaves_and_whatever_is_killed() -> None:
+    storm = weather(requests=REQUESTS, kills=KILLS)
+    print(dict(storm.outcomes))
