@@ -48,6 +48,12 @@ _SAYING_NOTHING = """
     ain please tell remember
 """
 _STOP_WORDS = frozenset(_SAYING_NOTHING.split())
+# What links a thing to what is said of it, and is not the thing: the cat's name is no matter of a
+# fact about the dog's. A small model takes whatever name it is shown.
+_LINKS = frozenset(
+    ("call", "called", "calls", "name", "named", "names")
+    + ("favorite", "favourite", "kind", "like", "likes")
+)
 # Possessive throughout, so that there is one way to match.
 _REMEMBER = re.compile(
     r"[\W_]*+(?:please[\s,]++)?remember[\s,]++(?:please[\s,]++)?that(?![\w'\u2019])[\s,:]*+",
@@ -162,7 +168,8 @@ def fact_in(prompt: str) -> str | None:
 
 
 def recall(*, user: AbstractBaseUser, text: str, at_most: int = RECALLED_FACTS) -> list[Memory]:
-    """The user's facts that matter to `text`, best first; none if none shares a word with it.
+    """The user's facts that matter to `text`, best first; none if none shares a word with it that
+    names a matter, where it has such words.
 
     At most RECALLED_FACTS, of RECALLED_CHARACTERS together: one that does not fit is left out.
     """
@@ -170,7 +177,11 @@ def recall(*, user: AbstractBaseUser, text: str, at_most: int = RECALLED_FACTS) 
         return []
     recalled: list[Memory] = []
     room = RECALLED_CHARACTERS
-    for memory in search(user=user, text=text, at_most=_LOOKED_AT):
+    words = _words_of(text)
+    if not words:
+        return []
+    matters = [word for word in words if word not in _LINKS] or words
+    for memory in memory_index.ranked(user_id=user.pk, words=matters, limit=_LOOKED_AT):
         if len(recalled) < min(at_most, RECALLED_FACTS) and len(memory.text) <= room:
             recalled.append(memory)
             room -= len(memory.text)
