@@ -50,10 +50,10 @@ _SAYING_NOTHING = """
 _STOP_WORDS = frozenset(_SAYING_NOTHING.split())
 # What links a thing to what is said of it, and is not the thing: the cat's name is no matter of a
 # fact about the dog's. A small model takes whatever name it is shown.
-_LINKS = frozenset(
-    ("call", "called", "calls", "name", "named", "names")
-    + ("favorite", "favourite", "kind", "like", "likes")
-)
+_LINKS = {
+    *("call", "called", "calls", "name", "named", "names"),
+    *("favorite", "favourite", "kind", "like", "likes"),
+}
 # Possessive throughout, so that there is one way to match.
 _REMEMBER = re.compile(
     r"[\W_]*+(?:please[\s,]++)?remember[\s,]++(?:please[\s,]++)?that(?![\w'\u2019])[\s,:]*+",
