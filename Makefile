@@ -7,10 +7,10 @@ VENV = .venv
 UPGRADE =
 
 .DEFAULT_GOAL = help
-.PHONY: help run test browser chaos lint bench lock clean runtime dev
+.PHONY: help run test browser test-clients chaos lint bench lock clean runtime dev
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: runtime ## install, prepare and run everything; Ctrl-C stops it
 	@$(VENV)/bin/python -m scripts.run
@@ -22,6 +22,10 @@ browser: dev ## the pages in a real Chromium, which Debian's package brings
 	@sh scripts/venv.sh browser
 	@$(VENV)/bin/python -m pytest -q -m browser tests/browser $(ARGS)
 
+test-clients: dev ## litellm and langchain-openai as clients of the OpenAI protocol
+	@sh scripts/venv.sh clients
+	@$(VENV)/bin/python -m pytest -q -m clients tests/clients $(ARGS)
+
 chaos: dev ## what only a clock and broken parts can show; CHAOS_ROUNDS=5 asks more often
 	@$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos $(ARGS)
 
@@ -32,7 +36,7 @@ bench: dev ## measure what the platform costs
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
 
 lock: dev ## pin what the requirements*.in files ask for
-	@for name in requirements requirements-engine requirements-dev requirements-browser; do \
+	@for name in requirements requirements-engine requirements-dev requirements-browser requirements-clients; do \
 		$(VENV)/bin/uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes \
 			$(UPGRADE) $$name.in -o $$name.txt || exit 1; \
 	done

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.models import Group
 from django.db import transaction
@@ -74,14 +75,14 @@ class UserAdmin(StockUserAdmin):  # type: ignore[type-arg]
                 audit.record(action, actor_id=request.user.pk, subject_id=obj.pk)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:  # noqa: A002 - Django's name
-        user = User.objects.filter(pk=id).first()
+        user = self.get_object(request, unquote(id))  # None for what is no id, too
         if user is not None:
             services.check_authority(user, by=_staff(request))
         with transaction.atomic():
             response = super().user_change_password(request, id, form_url)
-            if isinstance(response, HttpResponseRedirect):  # it is done
-                end_links(User(pk=id))
-                audit.record("password.set_by_staff", actor_id=request.user.pk, subject_id=id)
+            if user is not None and isinstance(response, HttpResponseRedirect):  # it is done
+                end_links(user)
+                audit.record("password.set_by_staff", actor_id=request.user.pk, subject_id=user.pk)
         return response
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Any:

@@ -43,10 +43,14 @@ def holdings() -> list[Holding]:
 
 
 def addresses_of(user: User) -> set[str]:
-    """Every address that mails of theirs went to."""
-    mails = Mail.objects.filter(user=user).values_list("address", flat=True)
+    """Every address that mails of theirs went to, former ones too."""
+    mails = Mail.objects.filter(_mails_of(user.pk)).values_list("address", flat=True)
     links = Link.objects.filter(user=user).exclude(address="").values_list("address", flat=True)
     return {user.email, canonical(user.email), *mails, *links}
+
+
+def _mails_of(user_id: uuid.UUID) -> Q:
+    return Q(user_id=user_id) | Q(link__user_id=user_id)  # a reset's knows them by its link only
 
 
 def _account(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
@@ -59,6 +63,8 @@ def _rows_of(name: str) -> Any:
 
     def export(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
         rows = model.objects.filter(user_id=user_id)
+        if model is Mail:
+            rows = Mail.objects.filter(_mails_of(user_id))
         if model is Link:
             # There is none for an address that has an account: the list would tell who has.
             rows = rows.exclude(purpose=Purpose.CHANGE_ADDRESS, used_at__isnull=True)
@@ -68,15 +74,14 @@ def _rows_of(name: str) -> Any:
 
 
 def _erase(user_id: uuid.UUID) -> int:
-    """The account with all that hangs on it, and what knows it by its address or its name only."""
+    """The account with all that hangs on it, and what knows it by an address or its name only."""
     user = User.objects.get(pk=user_id)
-    address = canonical(user.email)
     erased = _erase_admin_log(user)
     erased += _erase_browser_sessions(user_id)
-    erased += Registration.objects.all().of_address(address).delete()[0]
-    for model in (Mail, Link):
-        named = Q(address__iexact=user.email) | Q(address__iexact=address)
-        erased += model.objects.filter(named).delete()[0]
+    for address in addresses_of(user):
+        erased += Registration.objects.all().of_address(address).delete()[0]
+        for model in (Mail, Link):
+            erased += model.objects.filter(address__iexact=address).delete()[0]
     return erased + user.delete()[0]
 
 

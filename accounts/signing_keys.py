@@ -33,19 +33,24 @@ def prepare(text: str, *, algorithm: str, now: datetime) -> str:
 def activate(text: str) -> str:
     """With the last key at the front, where it signs."""
     items = _items(text)
-    if len(items) == 1:
+    first_made, last_made = _made_at(items[0]), _made_at(items[-1])
+    is_older = first_made is not None and (last_made is None or last_made < first_made)
+    if len(items) == 1 or is_older:
         raise CannotRotate("There is no prepared key. Run `rotate_keys prepare` first.")
     if "PUBLIC KEY" in items[-1]:
         raise CannotRotate(f"{_id(items[-1])} is a public key and cannot sign.")
     return ",".join([items[-1], *items[:-1]])
 
 
-def retire(text: str, *, lifetime: timedelta, now: datetime) -> str:
-    """With the signing key only. Raises CannotRotate while tokens of the others may hold."""
+def retire(
+    text: str, *, lifetime: timedelta, now: datetime, activated_at: datetime | None = None
+) -> str:
+    """With the signing key only. Raises CannotRotate while tokens of the others may hold, which
+    signed until `activated_at`, or until the present one was made where that is not known."""
     first = _items(text)[0]
-    made_at = _made_at(first)
-    if made_at is not None and now - made_at < lifetime:
-        left = made_at + lifetime
+    signs_since = max(filter(None, (_made_at(first), activated_at)), default=None)
+    if signs_since is not None and now - signs_since < lifetime:
+        left = signs_since + lifetime
         raise CannotRotate(
             f"Tokens signed by older keys may hold until {left:%Y-%m-%d %H:%M} UTC."
             " Wait, or add --now to log their holders out."

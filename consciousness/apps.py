@@ -13,7 +13,12 @@ class ConsciousnessConfig(AppConfig):
         from consciousness.cache import forget_old_answers
         from consciousness.engines import ask_engines
         from consciousness.holdings import all_holdings
-        from consciousness.maintenance import delete_old_queries, settle_orphans
+        from consciousness.maintenance import (
+            delete_old_queries,
+            delete_old_usage,
+            forget_idempotent_requests,
+            settle_orphans,
+        )
         from monitoring import audit, health, jobs, personal_data
 
         audit.register(actions.ACTIONS)
@@ -23,3 +28,7 @@ class ConsciousnessConfig(AppConfig):
         jobs.register("settle_orphans", settle_orphans, interval=timedelta(minutes=1))
         jobs.register("forget_old_answers", forget_old_answers, interval=timedelta(hours=1))
         jobs.register("delete_old_queries", delete_old_queries, interval=timedelta(hours=1))
+        jobs.register("delete_old_usage", delete_old_usage, interval=timedelta(hours=1))
+        jobs.register(
+            "forget_idempotent_requests", forget_idempotent_requests, interval=timedelta(hours=1)
+        )

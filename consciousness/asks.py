@@ -19,12 +19,14 @@ NEW_CONVERSATION = "new"
 @dataclass(frozen=True, kw_only=True)
 class Ask:
     """Validated. `prompt` is what history shows as the question; `messages` are the caller's own
-    chat messages and take its place where there are any. `options` are further parameters of the
-    protocol. `cache` None means: where the answer is deterministic."""
+    chat messages and take its place where there are any, and so do `inputs` to be embedded.
+    `options` are further parameters of the protocol. `cache` None means: where the answer is
+    deterministic."""
 
     kind: Kind = Kind.PROCESS
     prompt: str
     messages: tuple[Mapping[str, Any], ...] = ()
+    inputs: tuple[str, ...] = ()
     temperature: float = 0.7
     max_tokens: int = 500
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -35,6 +37,7 @@ class Ask:
     use_memory: bool = False
     cache: bool | None = None
     request_id: str = ""
+    claim_id: int | None = None  # of the request's Idempotency-Key
 
     @property
     def is_cacheable(self) -> bool:

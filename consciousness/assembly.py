@@ -85,7 +85,8 @@ def _merged_calls(whole: list[dict[str, Any]] | None, part: Any) -> list[dict[st
             continue
         if place == len(calls):
             calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-        known, told = calls[place], delta.get("function") or {}
+        known, told = calls[place], delta.get("function")
+        told = told if isinstance(told, dict) else {}
         calls[place] = {
             "id": known["id"] or str(delta.get("id") or ""),
             "type": "function",

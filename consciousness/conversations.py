@@ -15,6 +15,7 @@ from consciousness import quota
 from consciousness.models import TITLE_LENGTH, Conversation, Query, QueryContent, Status
 
 _MAX_TURNS = 200  # of the newest; a window that holds more is not filled further
+_BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,13 @@ def delete_conversation(conversation: Conversation) -> None:
 
 
 def delete_history(user: Any) -> None:
-    """All finished queries and all conversations, with their texts."""
-    with transaction.atomic():
-        Query.objects.all().for_user(user).finished().delete()
-        Conversation.objects.all().for_user(user).delete()
+    """All finished queries and all conversations, with their texts.
+
+    A batch a transaction: a long history took SQLite's only writer from everybody for seconds.
+    """
+    now = timezone.now()
+    finished = Query.objects.all().for_user(user).finished().filter(created_at__lte=now)
+    begun = Conversation.objects.all().for_user(user).filter(created_at__lte=now)
+    for rows in (finished, begun):
+        while ids := list(rows.values_list("id", flat=True)[:_BATCH]):
+            rows.model.objects.filter(id__in=ids).delete()

@@ -6,9 +6,10 @@ tokens can be counted and a generation can be ended when nobody waits for it any
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from django.conf import settings
 
 from consciousness import bundled_model
 from consciousness import engine_errors as errors
+from consciousness.engine_embedding import read_vectors
 from consciousness.engine_generation import (
     CHAT_PATH,
     Generation,
@@ -46,25 +48,39 @@ class Model:
     id: str
     owned_by: str
     context_tokens: int | None
+    created: int = 0  # Unix time, 0 where the server does not tell
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """What is asked of a model: `messages` of a chat, or `text` to be continued. `options` are
-    further parameters of the protocol, checked by whoever took them from a caller."""
+    """What is asked of a model: `messages` of a chat, `text` to be continued, or `inputs` to be
+    embedded. `options` are further parameters of the protocol, checked by whoever took them from
+    a caller."""
 
     messages: tuple[Mapping[str, Any], ...] = ()
     text: str = ""
+    inputs: tuple[str, ...] = ()
     temperature: float
     max_tokens: int
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
+        if self.inputs:
+            return "/v1/embeddings"
         return CHAT_PATH if self.messages else "/v1/completions"
+
+    @property
+    def speaks_of_tools(self) -> bool:
+        in_messages = any(
+            message.get("role") == "tool" or message.get("tool_calls") for message in self.messages
+        )
+        return in_messages or "tools" in self.options
 
     def described(self) -> dict[str, Any]:
         """The protocol's parameters, all that shapes the answer but the model."""
+        if self.inputs:
+            return {"input": self.inputs, **self.options}
         said = {"messages": self.messages} if self.messages else {"prompt": self.text}
         return {
             **said,
@@ -96,6 +112,14 @@ class Engine:
         except httpx2.InvalidURL as error:
             raise errors.EngineMisconfigured from error
         self._models: tuple[float, tuple[Model, ...]] = (float("-inf"), ())
+        self._takes_tools: tuple[float, bool] = (float("-inf"), True)
+        self._admit: Callable[[], None] = lambda: None
+
+    def behind(self, admit: Callable[[], None]) -> Engine:
+        """The same upstream; each generation first calls `admit`, and raises what that raises."""
+        same = copy.copy(self)
+        same._admit = admit
+        return same
 
     def models(self, *, fresh: bool = False, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models served, first the default one; asked anew every ten seconds.
@@ -122,7 +146,15 @@ class Engine:
     def generate(
         self, prompt: Prompt, *, model: Model, timeouts: Timeouts | None = None
     ) -> Generation:
-        """Start a generation. Close it, whatever happens."""
+        """Start a generation. Close it, whatever happens.
+
+        Raises UnsupportedByEngine where it is known beforehand.
+        """
+        if prompt.speaks_of_tools and not self._can_use_tools(model):
+            raise errors.UnsupportedByEngine("tools")
+        self._admit()
+        if prompt.inputs:
+            return self._embed(prompt, model=model, timeouts=timeouts or Timeouts())
         body = {
             **prompt.described(),
             "model": model.id,
@@ -130,10 +162,43 @@ class Engine:
             "stream_options": {"include_usage": True},
             **_COUNTING.get(model.owned_by, {}),
         }
-        if model.id == bundled_model.BUNDLED_NAME and "stop" in body:
-            # A caller's own stops replace the server's, and a base model would go on asking itself.
-            body["stop"] = [*body["stop"], *bundled_model.STOPS]
+        if model.id == bundled_model.BUNDLED_NAME:
+            body.update(_bundled_stops(prompt.options))
         return Generation(self._http, orjson.dumps(body), timeouts or Timeouts(), path=prompt.path)
+
+    def _embed(self, prompt: Prompt, *, model: Model, timeouts: Timeouts) -> Generation:
+        """One chunk with all vectors; see engine_embedding."""
+        body = {**prompt.described(), "model": model.id, "encoding_format": "float"}
+        read = functools.partial(read_vectors, count=len(prompt.inputs))
+        return Generation(self._http, orjson.dumps(body), timeouts, path=prompt.path, read=read)
+
+    def _can_use_tools(self, model: Model) -> bool:
+        """llama.cpp leaves tools out, in silence, where the model's template has no place for
+        them. Other servers, and those that do not tell, are left to refuse them."""
+        if model.owned_by != "llamacpp":
+            return True
+        asked_at_s, known = self._takes_tools
+        if time.monotonic() - asked_at_s < _MODELS_FRESH_S:
+            return known
+        until_s = time.monotonic() + _MODELS_TIMEOUT_S
+        try:
+            with self._http.stream("GET", "/props", timeout=_MODELS_TIMEOUT_S) as reply:
+                body = decoded(bounded_body(reply, max_bytes=_MODELS_BYTES, until_s=until_s))
+        except httpx2.HTTPError:
+            return True
+        can = body.get("chat_template_caps") if isinstance(body, dict) else None
+        known = not isinstance(can, dict) or can.get("supports_tools") is not False
+        self._takes_tools = (time.monotonic(), known)
+        return known
+
+
+def _bundled_stops(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A caller's own stops replace the server's, and a base model would go on asking itself. In
+    JSON its blank line may stand between two tokens; there a grammar tells the end, and what no
+    JSON holds takes the server's stops away."""
+    if "response_format" in options:
+        return {"stop": options.get("stop") or ["\x01"]}
+    return {"stop": [*options["stop"], *bundled_model.STOPS]} if "stop" in options else {}
 
 
 def _parse_models(body: Any) -> tuple[Model, ...]:
@@ -149,6 +214,7 @@ def _parse_models(body: Any) -> tuple[Model, ...]:
                 id=entry["id"],
                 owned_by=owner if isinstance(owner := entry.get("owned_by"), str) else "",
                 context_tokens=window if isinstance(window, int) else None,
+                created=made if isinstance(made := entry.get("created"), int) else 0,
             )
         )
     if not models:

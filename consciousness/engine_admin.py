@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.db import transaction
-from django.db.models import Model, QuerySet
+from django.db.models import Model, QuerySet, Sum
 from django.http import HttpRequest
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
@@ -62,8 +63,16 @@ class _OnRecord(admin.ModelAdmin[Any]):
     def _record(
         self, request: HttpRequest, verb: str, obj: Model, fields: list[str] | None = None
     ) -> None:
+        action = {
+            ("engine", "added"): "engine.added",
+            ("engine", "changed"): "engine.changed",
+            ("engine", "removed"): "engine.removed",
+            ("alias", "added"): "alias.added",
+            ("alias", "changed"): "alias.changed",
+            ("alias", "removed"): "alias.removed",
+        }[self.area, verb]
         audit.record(
-            f"{self.area}.{verb}",
+            action,
             actor_id=request.user.pk,
             subject_id=str(obj.pk),
             detail={"fields": fields} if fields else None,
@@ -97,6 +106,17 @@ class UpstreamAdmin(_OnRecord):
             },
         ),
     )
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        added = Upstream.objects.filter(is_enabled=True).aggregate(Sum("slots", default=0))
+        needed = settings.QUEUE_LIMIT + settings.ENGINE_SLOTS + added["slots__sum"] + 32
+        if needed > settings.WEB_THREADS:
+            text = (
+                f"{needed - settings.WEB_THREADS} more requests could run and wait than WEB_THREADS"
+                f" ({settings.WEB_THREADS}) lets one web process hold: {needed} would be enough."
+            )
+            self.message_user(request, text, messages.WARNING)
 
     @admin.display(description="state")
     def state(self, engine: Upstream) -> str:

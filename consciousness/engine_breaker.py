@@ -40,6 +40,13 @@ class Breaker:
     def circuit(self) -> Circuit:
         return self._circuit
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a request that went now would be admitted."""
+        return self._circuit is Circuit.CLOSED or (
+            self._circuit is Circuit.HALF_OPEN and self._clock() >= self._trial_until_s
+        )
+
     def admits(self) -> bool:
         """Whether a request may go now. Half-open, a yes is the one trial: report how it went."""
         with self._lock:

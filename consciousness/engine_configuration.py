@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import structlog
@@ -14,6 +15,7 @@ from consciousness.engine_keys import SealBroken, unseal
 from consciousness.models import ModelAlias, Upstream
 
 DEFAULT_NAME = "default"  # the engine that ENGINE_URL names
+NAME = re.compile(r"[a-z0-9_-]{1,50}")  # what the line of requests knows engines by
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +76,7 @@ def read_configuration() -> Configuration:
     for name, target, sealed, slots, weight, priority in found:
         if sealed is None:
             names[name] = target
-        elif name != DEFAULT_NAME:
+        elif name != DEFAULT_NAME and NAME.fullmatch(name):
             entries.append(
                 Entry(
                     name=name,

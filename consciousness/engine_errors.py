@@ -21,13 +21,12 @@ class ModelUnknown(ServiceError):
 class EngineError(ServiceError):
     """Any failure of the engine or on the way to it.
 
-    `is_fault` says whether it speaks against the engine; what a caller can provoke does not, or
+    `is_fault` says whether it speaks against the engine. What a caller can provoke does not, or
     callers could take engines away from each other.
     """
 
-    is_fault: bool = True
-
     is_engines_own: ClassVar[bool] = True  # another engine might do better
+    is_fault: bool = True
 
 
 class EngineUnavailable(EngineError):
@@ -62,6 +61,10 @@ class EngineBusy(EngineError):
         super().__init__(retry_after_s=max(5, at_least_s))
 
 
+class EngineOnTrial(EngineBusy):
+    """Said by ourselves: after failures it gets one request at a time, and has one."""
+
+
 class EngineTimeout(EngineError):
     status = 504
     code = "engine_timeout"
@@ -88,8 +91,48 @@ class PromptTooLong(EngineError):
     is_fault = False
     status = 422
     code = "context_length_exceeded"
-    default_detail = "The prompt and max_tokens do not fit into the model's context window."
+    # Begun in llama.cpp's words: litellm knows the error by its text and not by its code.
+    default_detail = "The request exceeds the available context size of the model."
     is_engines_own = False
+
+
+class UnsupportedByEngine(EngineError):
+    """The caller's request asks for what this engine or its model cannot do."""
+
+    status = 400
+    code = "unsupported_parameter"
+    default_detail = "The engine cannot answer a request of this kind."
+    is_engines_own = False
+    is_fault = False
+
+    def __init__(self, parameter: str = "") -> None:
+        message = "The engine or its model does not support this, or not like this."
+        super().__init__(errors={parameter: [message]} if parameter else None)
+
+
+# llama.cpp, vLLM and Ollama, refusing what a request asks for.
+_UNSUPPORTED = (
+    *("support", "requires", "must be", "cannot have", "invalid tool", "not a chat model"),
+    *("schema", "grammar", "parser", "template", "jinja exception"),
+)
+# Which parameter their words are about; the first that is found.
+_PARAMETERS = {
+    "jinja exception": "messages",
+    "tool_choice": "tool_choice",
+    "tool": "tools",
+    "schema": "response_format",
+    "response_format": "response_format",
+    "grammar": "response_format",
+    "logprobs": "logprobs",
+    "field 'n'": "n",
+    "assistant message": "messages",
+    "template": "messages",
+}
+
+
+def _unsupported(words: str) -> UnsupportedByEngine:
+    found = (parameter for word, parameter in _PARAMETERS.items() if word in words)
+    return UnsupportedByEngine(next(found, ""))
 
 
 def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError:
@@ -105,9 +148,14 @@ def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError
     words = words.lower()[:500]
     if status in (401, 403):
         return EngineMisconfigured()
-    # llama.cpp: exceed_context_size_error; OpenAI and vLLM: context_length_exceeded.
+    # llama.cpp: exceed_context_size_error, and its own words where a text is to be embedded; OpenAI
+    # and vLLM: context_length_exceeded.
+    if status in (400, 500) and "too large to process" in words:
+        return PromptTooLong()
     if status in (400, 413, 500) and "context" in words and ("exceed" in words or "max" in words):
         return PromptTooLong()
+    if status == 501 or (status in (400, 422) and any(word in words for word in _UNSUPPORTED)):
+        return _unsupported(words)
     if status == 503 and "loading" in words:
         return EngineLoading()
     if status in (429, 503):

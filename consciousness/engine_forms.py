@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from django import forms
 
-from consciousness.engine_configuration import DEFAULT_NAME
+from consciousness.engine_configuration import DEFAULT_NAME, NAME
 from consciousness.engine_keys import seal
 from consciousness.engine_outbound import URLRefused, check_url
 from consciousness.models import ModelAlias, Upstream
@@ -51,7 +51,9 @@ class UpstreamForm(forms.ModelForm[Upstream]):
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
-        if name.lower() == DEFAULT_NAME:
+        if not NAME.fullmatch(name):
+            raise forms.ValidationError("Small letters, digits, hyphens and underscores only.")
+        if name == DEFAULT_NAME:
             raise forms.ValidationError("This is the name of the engine that ENGINE_URL names.")
         return name
 

@@ -18,7 +18,7 @@ import structlog
 from django.conf import settings
 
 from consciousness import engine_errors as errors
-from consciousness.engine_stream import Chunk, Usage, chunks_of
+from consciousness.engine_stream import Chunk, Tally, Usage, chunks_of
 
 _IDLE_S = 0.25  # how soon a vanished caller or a passed deadline is noticed
 _LAST_WORDS_S = 0.5  # what an engine gets to notice that it is to stop
@@ -41,6 +41,15 @@ class Timeouts:
     total_s: float = field(default_factory=lambda: settings.ENGINE_TOTAL_TIMEOUT_S)
 
 
+Reader = Callable[[httpx2.Response], Iterator[Chunk]]
+
+
+def read_stream(reply: httpx2.Response) -> Iterator[Chunk]:
+    if not reply.headers.get("Content-Type", "").startswith("text/event-stream"):
+        raise errors.EngineBadReply
+    yield from chunks_of(reply.iter_bytes(), max_bytes=_MAX_REPLY_BYTES)
+
+
 class Generation:
     """One running generation: iterate for chunks that say something; None means "nothing yet", a
     few times a second.
@@ -51,22 +60,33 @@ class Generation:
     """
 
     def __init__(
-        self, http: httpx2.Client, body: bytes, timeouts: Timeouts, *, path: str = CHAT_PATH
+        self,
+        http: httpx2.Client,
+        body: bytes,
+        timeouts: Timeouts,
+        *,
+        path: str = CHAT_PATH,
+        read: Reader = read_stream,
     ) -> None:
         self._http, self._path, self._body, self._timeouts = http, path, body, timeouts
+        self._read_reply = read
         # Bounded: a caller that reads slowly slows the engine instead of filling memory.
         self._received: queue.Queue[Chunk | Exception | None] = queue.Queue(maxsize=64)
         self._has_ended = False  # the end was taken out of `_received`
         self._closing = threading.Event()  # nobody wants the answer any more
         self._deaf = threading.Event()  # nor to hear how far it came
         self._disconnect: Callable[[int], None] = lambda how: None
-        self.usage = Usage()
+        self._tally = Tally()
         self.finish_reason = ""
         self.first_token_after_s: float | None = None
         self._has_answered = False
         self._started_s = self._last_s = time.monotonic()
         self._reader = threading.Thread(target=self._read, name="engine-reader", daemon=True)
         self._reader.start()
+
+    @property
+    def usage(self) -> Usage:
+        return self._tally.usage
 
     def __iter__(self) -> Iterator[Chunk | None]:
         while True:
@@ -99,7 +119,7 @@ class Generation:
         self._last_s = time.monotonic()
         if (chunk.text or chunk.extra) and self.first_token_after_s is None:
             self.first_token_after_s = self._last_s - self._started_s
-        self.usage = self.usage.updated_by(chunk)
+        self._tally.add(chunk)
         if chunk.index == 0:
             self.finish_reason = chunk.finish_reason or self.finish_reason
 
@@ -159,16 +179,17 @@ class Generation:
             "POST",
             self._path,
             content=self._body,
-            headers={"Content-Type": "application/json", "Accept": "text/event-stream"},
+            headers={
+                "Content-Type": "application/json",
+                "Accept": "text/event-stream, application/json",
+            },
             timeout=httpx2.Timeout(read_s, connect=limits.connect_s, pool=limits.connect_s),
             extensions={"trace": self._watch_connection},
         ) as reply:
             self._has_answered = True
             if reply.status_code != httpx2.codes.OK:
                 raise refusal(reply, bounded_body(reply, max_bytes=_ERROR_BODY_BYTES))
-            if not reply.headers.get("Content-Type", "").startswith("text/event-stream"):
-                raise errors.EngineBadReply
-            for chunk in chunks_of(reply.iter_bytes(), max_bytes=_MAX_REPLY_BYTES):
+            for chunk in self._read_reply(reply):
                 if not self._hand_over(chunk):
                     return
 
@@ -199,12 +220,12 @@ def _shut_down(stream: Any, how: int) -> None:
 
 def bounded_body(reply: httpx2.Response, *, max_bytes: int, until_s: float = float("inf")) -> bytes:
     """The body, cut off where it is too large or takes too long: then it decodes to nothing."""
-    body = b""
+    body = bytearray()
     for part in reply.iter_bytes():
         body += part
         if len(body) > max_bytes or time.monotonic() > until_s:
             break
-    return body
+    return bytes(body)
 
 
 def unreached(error: httpx2.HTTPError) -> errors.EngineUnavailable:

@@ -17,6 +17,7 @@ from consciousness.engine_errors import (
     EngineError,
     EngineLoading,
     EngineMisconfigured,
+    EngineOnTrial,
     EngineUnavailable,
 )
 from monitoring import metrics
@@ -128,8 +129,15 @@ class Member:
         self.breaker.record_success()
         self._show(was=was)
 
+    def begin_trial(self) -> None:
+        """Raises EngineOnTrial when another request tries it already."""
+        if not self.breaker.admits():
+            raise EngineOnTrial
+
     def note_failure(self, error: EngineError) -> None:
         """A request failed. What its caller did wrong does not count."""
+        if isinstance(error, EngineOnTrial):
+            return  # it was not even asked
         was = self.breaker.circuit
         if error.is_fault:
             self.breaker.record_failure(at_once=_is_unreachable(error))

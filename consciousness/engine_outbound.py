@@ -112,6 +112,7 @@ class PinningTransport(httpx2.BaseTransport):
 
     def __init__(self, transport: httpx2.BaseTransport, *, look_up: LookUp | None = None) -> None:
         self._transport, self._look_up = transport, look_up
+        self._told: Sequence[str] = ()  # what the log knows to be refused
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Raises AddressRefused, or httpx2.ConnectError and ConnectTimeout like any transport."""
@@ -137,8 +138,11 @@ class PinningTransport(httpx2.BaseTransport):
             raise httpx2.ConnectError("the name cannot be found") from error
         allowed = _allowed(found)
         if found and not allowed:
-            log.error("engine_address_refused", host=url.host, addresses=list(found))
+            if found != self._told:  # one line, not one a second
+                log.error("engine_address_refused", host=url.host, addresses=list(found))
+            self._told = found
             raise AddressRefused
+        self._told = ()
         return allowed
 
     def close(self) -> None:

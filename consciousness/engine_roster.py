@@ -38,6 +38,7 @@ class Roster:
         self._configuration = Configuration()
         self._read_at_s = _LONG_AGO_S
         self._has_read = False
+        self._is_database_away = False
         self._watch = Watch(self.known_members)
 
     @property
@@ -48,13 +49,23 @@ class Roster:
     def members(self) -> list[Member]:
         """In the order of their priorities, by a configuration that is a second old at most."""
         self._read_if_old()
+        return self._watched_members()
+
+    def members_without_waiting(self) -> list[Member]:
+        """The same by what is known, while the newest is being read: a database that hangs must
+        not make the engines look as if they did."""
+        if not self._is_fresh() and not self._reading.locked():
+            threading.Thread(target=self._read_if_old, name="engine-roster", daemon=True).start()
+        return self._watched_members()
+
+    def _watched_members(self) -> list[Member]:
         members = self.known_members()
         if len(members) > 1:
             self._watch.start()
         return members
 
     def known_members(self) -> list[Member]:
-        """The same by what is known: never waits."""
+        """The same by what is known. Neither waits nor reads."""
         members = [self._default_member(), *self._added.values()]
         return sorted(members, key=lambda m: (m.priority, m.name != DEFAULT_NAME, m.name))
 
@@ -95,8 +106,11 @@ class Roster:
             self._read_at_s = self._clock()
             self._has_read = True
             self._configure(read_configuration())
+            self._is_database_away = False
         except DatabaseFailure as error:
-            log.warning("engines_not_read", error=type(error).__name__)
+            if not self._is_database_away:  # one line an outage
+                log.warning("engines_not_read", error=type(error).__name__)
+            self._is_database_away = True
         finally:
             self._reading.release()
 

@@ -18,8 +18,9 @@ _BEYOND_TEXT = ("tool_calls", "reasoning_content", "refusal")
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """One choice's part of an event. Token counts are totals so far, over all choices, None where
-    the event does not tell. `extra` is what is no text: tool calls, log probabilities."""
+    """One choice's part of an event. Token counts are totals so far, of this choice or, where
+    `counts_all`, of all choices; None where the event does not tell. `extra` is what is no text:
+    tool calls, log probabilities."""
 
     index: int = 0
     text: str = ""
@@ -28,6 +29,7 @@ class Chunk:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    counts_all: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +55,36 @@ class Usage:
             is_estimated=self.is_estimated or (other.is_estimated and other.total_tokens > 0),
         )
 
-    def updated_by(self, chunk: Chunk) -> Usage:
-        if chunk.prompt_tokens is not None and chunk.completion_tokens is not None:
-            return Usage(
-                prompt_tokens=chunk.prompt_tokens,
-                completion_tokens=chunk.completion_tokens,
-                cached_tokens=(
-                    self.cached_tokens if chunk.cached_tokens is None else chunk.cached_tokens
-                ),
-                is_estimated=False,
-            )
-        if chunk.text and self.is_estimated:
-            return replace(self, completion_tokens=self.completion_tokens + 1)
-        return self
+
+class Tally:
+    """The usage of one generation, from chunks that tell totals.
+
+    llama.cpp tells each choice's own count, vLLM each one's on the way and that of all at the end,
+    others only the latter. The prompt is read once, however many choices are asked for.
+    """
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self._by_choice: dict[int, int] = {}
+        self._of_all = 0
+
+    def add(self, chunk: Chunk) -> None:
+        known = self.usage
+        if chunk.prompt_tokens is None or chunk.completion_tokens is None:
+            if chunk.text and known.is_estimated:
+                self.usage = replace(known, completion_tokens=known.completion_tokens + 1)
+            return
+        if chunk.counts_all:
+            self._of_all = chunk.completion_tokens
+        else:
+            self._by_choice[chunk.index] = chunk.completion_tokens
+        cached = chunk.cached_tokens
+        self.usage = Usage(
+            prompt_tokens=max(known.prompt_tokens, chunk.prompt_tokens),
+            completion_tokens=max(self._of_all, sum(self._by_choice.values())),
+            cached_tokens=known.cached_tokens if cached is None else cached,
+            is_estimated=False,
+        )
 
 
 def chunks_of(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[Chunk]:
@@ -74,6 +93,7 @@ def chunks_of(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[Chunk]:
     Raises EngineBadReply for anything else and for more than `max_bytes`, and the engine's own
     failure when it sends an error event.
     """
+    ended = 0
     for line in _lines(parts, max_bytes=max_bytes):
         kind, colon, value = line.partition(b":")
         if not colon or kind not in (b"data", b"error"):
@@ -87,7 +107,9 @@ def chunks_of(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[Chunk]:
             raise errors.EngineBadReply from error
         if kind == b"error":
             event = {"error": event}
-        yield from _chunks(event)
+        for chunk in _chunks(event, ended):
+            ended = chunk.index if chunk.finish_reason else ended
+            yield chunk
 
 
 def _lines(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[bytes]:
@@ -102,23 +124,26 @@ def _lines(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[bytes]:
         yield rest
 
 
-def _chunks(event: Any) -> Iterator[Chunk]:
+def _chunks(event: Any, ended: int) -> Iterator[Chunk]:
+    """`ended`: the choice that ended last, whose count llama.cpp tells next, without its name."""
     if not isinstance(event, dict):
         raise errors.EngineBadReply
     if event.get("error"):
         error = event["error"]
         status = error.get("code") if isinstance(error, dict) else None
         raise errors.from_status(status if isinstance(status, int) else 500, event)
-    choices = event.get("choices")
-    choices = choices if isinstance(choices, list) and choices else [{}]
-    counts = _counts(event)
+    choices, counts = event.get("choices"), _counts(event)
+    if not isinstance(choices, list) or not choices:
+        is_one_choices = isinstance(event.get("timings"), dict)
+        yield replace(_chunk({"index": ended}, counts), counts_all=not is_one_choices)
+        return
     for choice in choices[:_MAX_CHOICES]:
         if not isinstance(choice, dict):
             raise errors.EngineBadReply
         yield _chunk(choice, counts)
 
 
-def _chunk(choice: dict[str, Any], counts: Mapping[str, int | None]) -> Chunk:
+def _chunk(choice: dict[str, Any], counts: Mapping[str, Any]) -> Chunk:
     index, delta = choice.get("index"), choice.get("delta")
     delta = delta if isinstance(delta, dict) else {}
     told = {name: delta.get(name) for name in _BEYOND_TEXT} | {"logprobs": choice.get("logprobs")}

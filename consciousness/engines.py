@@ -21,18 +21,19 @@ from monitoring.awareness import awareness
 
 roster = Roster()
 _chance = random.Random()  # noqa: S311 - shares of work are no secret
+_IN_DOUBT = 100_000  # more than any priority
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """An engine to try, with its own entry for the model that was asked for."""
+    """An engine to try, with its own entry for the model that was asked for. Whatever slots are
+    free, no `priority` is tried before a lower one."""
 
     name: str
     engine: Engine
     model: Model
     slots: int
-    rank: tuple[bool, int] = (False, 0)  # in doubt, priority: equals may take each other's place
-    is_trial: bool = False  # of an engine that was out: nobody else may take its place
+    priority: int = 0
 
 
 def choices(model: str = "") -> list[Choice]:
@@ -54,7 +55,7 @@ def choices(model: str = "") -> list[Choice]:
     serving = [member for member in members if member.model(wanted)]
     if not serving:
         raise ModelUnknown
-    return [_choice(member, wanted) for member in _admitted(_ordered(serving))]
+    return [_choice(member, wanted) for member in _left_in(_ordered(serving))]
 
 
 def catalogue(*, fresh: bool = False) -> list[Model]:
@@ -112,7 +113,7 @@ def ask_engines() -> None:
 
     An engine that is alone is really asked now; each of several was within the last seconds.
     """
-    members = roster.members()
+    members = roster.members_without_waiting()
     if len(members) == 1:
         members[0].ask(is_alone=True)
     if not any(member.is_ready for member in _heard(members)):
@@ -157,38 +158,32 @@ def _default_model(members: Sequence[Member]) -> str:
     return min(known, key=lambda member: not member.is_ready).models[0].id
 
 
+def _place(member: Member) -> int:
+    """Its priority; who failed to answer last comes after all that did answer."""
+    return member.priority if member.is_ready else member.priority + _IN_DOUBT
+
+
 def _ordered(members: Sequence[Member]) -> list[Member]:
-    """By priority and weighted chance; whoever failed to answer last comes last."""
-
-    def place(member: Member) -> tuple[bool, int, float]:
-        # Efraimidis and Spirakis, 2006: in this order, first places are shared by weight.
-        return not member.is_ready, member.priority, -(_chance.random() ** (1 / member.weight))
-
-    return sorted(members, key=place)
+    """By place, and by weighted chance where that is the same: first places are shared by weight
+    (Efraimidis and Spirakis, 2006)."""
+    return sorted(members, key=lambda m: (_place(m), -(_chance.random() ** (1 / m.weight))))
 
 
-def _admitted(ordered: Sequence[Member]) -> list[Member]:
-    admitted: list[Member] = []
-    for member in ordered:
-        # A trial is a first try or none: nobody might get to it otherwise.
-        if member.breaker.circuit is Circuit.HALF_OPEN and admitted:
-            continue
-        if member.breaker.admits():
-            admitted.append(member)
-    return admitted or [min(ordered, key=lambda member: member.is_out)]
+def _left_in(ordered: Sequence[Member]) -> list[Member]:
+    """Those whose circuits let requests pass; if none, the one that is least bad."""
+    left = [member for member in ordered if member.breaker.has_room]
+    return left or [min(ordered, key=lambda member: member.is_out)]
 
 
 def _choice(member: Member, wanted: str) -> Choice:
-    model = member.model(wanted)
-    assert member.engine is not None
+    engine, model = member.engine, member.model(wanted)
+    assert engine is not None
     assert model is not None
+    if member.breaker.circuit is Circuit.HALF_OPEN and member.breaker.has_room:
+        # The trial begins when the request does: it may wait for a slot, or go elsewhere.
+        engine = engine.behind(member.begin_trial)
     return Choice(
-        name=member.name,
-        engine=member.engine,
-        model=model,
-        slots=member.slots,
-        rank=(not member.is_ready, member.priority),
-        is_trial=member.breaker.circuit is Circuit.HALF_OPEN,
+        name=member.name, engine=engine, model=model, slots=member.slots, priority=_place(member)
     )
 
 

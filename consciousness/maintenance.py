@@ -1,4 +1,4 @@
-"""Periodic work on queries: settle those whose process is gone, delete those kept long enough."""
+"""Periodic work: settle queries whose process is gone, delete what was kept long enough."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from datetime import timedelta
 
 from django.conf import settings
 
-from consciousness.models import Query, Status
+from consciousness.models import Conversation, IdempotentRequest, Query, Status, UsageDay
 from consciousness.settlement import settle_orphan
 from monitoring import metrics
 
 _BATCH = 200
+_USAGE_KEPT = timedelta(days=400)  # a year to compare with; one narrow row a person and day
 
 
 def settle_orphans() -> int:
@@ -25,5 +26,16 @@ def settle_orphans() -> int:
 
 
 def delete_old_queries() -> int:
-    """Queries and conversations RETENTION_DAYS after their last activity."""
-    return Query.objects.all().delete_older_than(timedelta(days=settings.RETENTION_DAYS))
+    """Queries, their texts and their conversations, RETENTION_DAYS after the last activity."""
+    age = timedelta(days=settings.RETENTION_DAYS)
+    deleted = Query.objects.all().delete_older_than(age)
+    return deleted + Conversation.objects.all().delete_idle(age)
+
+
+def delete_old_usage() -> int:
+    return UsageDay.objects.all().delete_older_than(_USAGE_KEPT)
+
+
+def forget_idempotent_requests() -> int:
+    """Results kept long enough under an `Idempotency-Key`, and claims of dead processes."""
+    return IdempotentRequest.objects.all().delete_over()

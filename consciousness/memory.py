@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import uuid
 from collections.abc import Iterable
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -17,7 +19,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from consciousness import memory_index
-from consciousness.models import MEMORY_LENGTH, Memory
+from consciousness.models import MEMORY_LENGTH, IdempotentRequest, Memory
 from consciousness.models.memory import digest
 from consciousness.untrusted import DELIMITER, as_one_line
 from sovereigncore.api import ServiceError
@@ -46,6 +48,12 @@ _SAYING_NOTHING = """
     ain please tell remember
 """
 _STOP_WORDS = frozenset(_SAYING_NOTHING.split())
+# What links a thing to what is said of it, and is not the thing: the cat's name is no matter of a
+# fact about the dog's. A small model takes whatever name it is shown.
+_LINKS = {
+    *("call", "called", "calls", "name", "named", "names"),
+    *("favorite", "favourite", "kind", "like", "likes"),
+}
 # Possessive throughout, so that there is one way to match.
 _REMEMBER = re.compile(
     r"[\W_]*+(?:please[\s,]++)?remember[\s,]++(?:please[\s,]++)?that(?![\w'\u2019])[\s,:]*+",
@@ -122,6 +130,7 @@ def revise(*, memory: Memory, text: str) -> Memory:
             if not row.update(text=text, text_digest=digest(text), updated_at=now):
                 raise MemoryGone
             memory_index.forget_words()
+            _forget_results(memory.user_id, memory.pk)
     except IntegrityError as error:
         raise MemoryKnown from error
     memory.text, memory.updated_at = text, now
@@ -130,9 +139,16 @@ def revise(*, memory: Memory, text: str) -> Memory:
 
 def forget(*, memory: Memory) -> None:
     """Delete a fact, its words in the index too. One that is gone already is fine."""
+    user_id, memory_id = memory.user_id, memory.pk
     with transaction.atomic():
         memory.delete()
         memory_index.forget_words()
+        _forget_results(user_id, memory_id)
+
+
+def _forget_results(user_id: Any, memory_id: uuid.UUID) -> None:
+    """Results kept for a replay quote the facts that answers used."""
+    IdempotentRequest.objects.filter(user_id=user_id).mentioning(memory_id).delete()
 
 
 def fact_in(prompt: str) -> str | None:
@@ -152,7 +168,8 @@ def fact_in(prompt: str) -> str | None:
 
 
 def recall(*, user: AbstractBaseUser, text: str, at_most: int = RECALLED_FACTS) -> list[Memory]:
-    """The user's facts that matter to `text`, best first; none if none shares a word with it.
+    """The user's facts that matter to `text`, best first; none if none shares a word with it that
+    names a matter, where it has such words.
 
     At most RECALLED_FACTS, of RECALLED_CHARACTERS together: one that does not fit is left out.
     """
@@ -160,7 +177,11 @@ def recall(*, user: AbstractBaseUser, text: str, at_most: int = RECALLED_FACTS) 
         return []
     recalled: list[Memory] = []
     room = RECALLED_CHARACTERS
-    for memory in search(user=user, text=text, at_most=_LOOKED_AT):
+    words = _words_of(text)
+    if not words:
+        return []
+    matters = [word for word in words if word not in _LINKS] or words
+    for memory in memory_index.ranked(user_id=user.pk, words=matters, limit=_LOOKED_AT):
         if len(recalled) < min(at_most, RECALLED_FACTS) and len(memory.text) <= room:
             recalled.append(memory)
             room -= len(memory.text)

@@ -59,9 +59,10 @@ class Plan:
 
     def _prompt_after(self, earlier: Any) -> Prompt:
         ask = self.ask
-        if ask.kind is Kind.COMPLETION:
+        if ask.kind in (Kind.COMPLETION, Kind.EMBEDDING):
             return Prompt(
                 text=ask.prompt,
+                inputs=ask.inputs,
                 temperature=ask.temperature,
                 max_tokens=self.max_tokens,
                 options=ask.options,

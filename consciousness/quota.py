@@ -76,7 +76,7 @@ def estimate_tokens(messages: Iterable[Mapping[str, Any]]) -> int:
 
 
 def estimate_prompt(prompt: Prompt) -> int:
-    said = prompt.messages or ({"content": prompt.text},)
+    said = prompt.messages or tuple({"content": text} for text in prompt.inputs or (prompt.text,))
     around = {name: prompt.options[name] for name in ("tools",) if name in prompt.options}
     return _TEMPLATE_TOKENS + estimate_tokens((*said, around))
 

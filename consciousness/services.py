@@ -7,6 +7,7 @@ thinks. `start_query` is the one way; `process_query` is the same without the pa
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Self
 
@@ -155,6 +156,15 @@ class RunningQuery:
     # --- what callers do with it -----------------------------------------------------------
 
     @property
+    def query_id(self) -> uuid.UUID:
+        return self._accepted.query_id
+
+    @property
+    def model(self) -> str:
+        """The id of the one that answers, as far as it is known."""
+        return self._model
+
+    @property
     def standing(self) -> Standing:
         """The caller's quota, with what this query has set aside."""
         return self._accepted.standing
@@ -223,7 +233,7 @@ class RunningQuery:
 
     def _slot(self, choices: list[Choice]) -> Any:
         halved = self._state.cognitive_mode is Mode.CONSERVING
-        best = choices[0]
+        best = min(choice.priority for choice in choices)
         return admission.slot(
             caller=str(self._accepted.user_id),
             candidates=[
@@ -232,7 +242,7 @@ class RunningQuery:
                     capacity=max(1, choice.slots // 2) if halved else choice.slots,
                 )
                 for choice in choices
-                if choice is best or (choice.rank == best.rank and not best.is_trial)
+                if choice.priority == best
             ],
             is_abandoned=self._is_waiting_over,
         )
@@ -244,12 +254,15 @@ class RunningQuery:
     def _generate(self, choice: Choice, slot: Slot) -> Iterator[Chunk | None]:
         self._model = choice.model.id
         self._plan.fit(choice.model)
-        settlement.begin(self._accepted, engine=choice.name)
-        is_answered = False
+        is_answered = is_noted = False
         while not is_answered:
             generation = choice.engine.generate(self._plan.prompt, model=choice.model)
             self._generations.append(generation)
             try:
+                if not is_noted:
+                    # While the engine reads the prompt: before that it would delay every answer.
+                    settlement.begin(self._accepted, engine=choice.name)
+                    is_noted = True
                 yield from self._received(choice, generation, slot)
                 is_answered = True
             except PromptTooLong:

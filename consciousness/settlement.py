@@ -21,7 +21,14 @@ from consciousness import conversations, quota
 from consciousness.asks import Ask
 from consciousness.assembly import Assembly
 from consciousness.engine_stream import Usage
-from consciousness.models import MODEL_ID_LENGTH, Query, QueryContent, Status, UsageDay
+from consciousness.models import (
+    MODEL_ID_LENGTH,
+    IdempotentRequest,
+    Query,
+    QueryContent,
+    Status,
+    UsageDay,
+)
 from consciousness.prompting import Plan
 from consciousness.quota import Standing
 from monitoring import metrics
@@ -87,6 +94,7 @@ def accept(
             reserved_tokens=tokens,
             request_digest=request_digest,
         )
+        _hold_claim(ask, query)
     release_connection()
     return Accepted(
         query_id=query.id, user_id=user.pk, at=now, reserved_tokens=tokens, standing=standing
@@ -129,6 +137,7 @@ def record_hit(user: Any, plan: Plan, earlier: Query, assembly: Assembly) -> Acc
             conversation=plan.conversation,
             is_cached=True,
         )
+        _hold_claim(plan.ask, query)
         accepted = Accepted(
             query_id=query.id,
             user_id=user.pk,
@@ -155,6 +164,13 @@ def _create_finished(
         is_cached=is_cached,
         **values,
     )
+
+
+def _hold_claim(ask: Ask, query: Query) -> None:
+    """From the query's first moment on, so that whatever deletes it deletes what is kept of its
+    answer too."""
+    if ask.claim_id is not None:
+        IdempotentRequest.objects.filter(id=ask.claim_id).update(query=query)
 
 
 def _described(user: Any, ask: Ask, *, at: datetime) -> dict[str, Any]:
@@ -237,12 +253,14 @@ def _keep_text(accepted: Accepted, plan: Plan, assembly: Assembly) -> None:
         if plan.conversation is None:
             row = Query.objects.filter(id=accepted.query_id)
             row.update(conversation=plan.conversation_id)
+    # Log probabilities are many times the text, and nobody asks for them again.
+    beyond_text = {name: said for name, said in assembly.extra.items() if name != "logprobs"}
     QueryContent.objects.create(
         query_id=accepted.query_id,
         prompt=ask.prompt,
         response=assembly.text,
         messages=list(ask.messages) or None,
-        message=dict(assembly.extra) or None,
+        message=beyond_text or None,
         memory_ids=[str(fact.id) for fact in plan.facts],
     )
 

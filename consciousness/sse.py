@@ -38,20 +38,26 @@ class Writer(Protocol):
 
     def done(self, answer: Answer) -> bytes: ...
 
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        """What a caller gets who does not stream."""
+
     def error(self, error: ServiceError) -> bytes: ...
 
 
 class ProcessWriter:
     """The contract's own: `token` events, then `done` or `error`."""
 
-    def __init__(self, describe: Callable[[Answer], dict[str, Any]], *, request_id: str) -> None:
-        self._describe, self._request_id = describe, request_id
+    def __init__(self, whole: Callable[[Answer], dict[str, Any]], *, request_id: str) -> None:
+        self._whole, self._request_id = whole, request_id
 
     def chunk(self, chunk: Chunk) -> bytes:
         return _event("token", {"text": chunk.text}) if chunk.text else b""
 
     def done(self, answer: Answer) -> bytes:
-        return _event("done", self._describe(answer))
+        return _done(self._whole(answer))
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        return self._whole(answer)
 
     def error(self, error: ServiceError) -> bytes:
         told = problem(
@@ -61,6 +67,17 @@ class ProcessWriter:
             request_id=self._request_id,
         )
         return _event("error", told)
+
+
+def process_events(whole: dict[str, Any], _request: object) -> bytes:
+    """The contract's own events of an answer that is whole already: all its text, and `done`."""
+    text = whole["response"]
+    return (_event("token", {"text": text}) if text else b"") + _done(whole)
+
+
+def _done(whole: dict[str, Any]) -> bytes:
+    """The whole object less what the tokens before it said."""
+    return _event("done", {name: told for name, told in whole.items() if name != "response"})
 
 
 def _event(name: str, data: dict[str, Any]) -> bytes:

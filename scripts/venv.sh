@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make or mend .venv: `sh scripts/venv.sh runtime`, `… dev` or `… browser`. Quick and silent when all is well.
+# Make or mend .venv: `sh scripts/venv.sh runtime`, `… dev`, `… browser` or `… clients`. Quick and
+# silent when all is well.
 #
 # PYTHON may name the interpreter; otherwise the first that really runs and is new enough is taken.
 set -eu
@@ -81,10 +82,11 @@ exec 9<requirements.txt
 ! command -v flock >/dev/null 2>&1 || flock 9
 
 case ${1:-} in
-runtime | dev | browser) ;;
-*) fail "usage: sh scripts/venv.sh runtime|dev|browser" ;;
+runtime | dev | browser | clients) ;;
+*) fail "usage: sh scripts/venv.sh runtime|dev|browser|clients" ;;
 esac
 ensure_venv
 install runtime requirements.txt requirements-engine.txt
 [ "$1" = runtime ] || install dev requirements-dev.txt
 [ "$1" != browser ] || install browser requirements-browser.txt
+[ "$1" != clients ] || install clients requirements-clients.txt

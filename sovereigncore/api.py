@@ -236,5 +236,7 @@ def field_errors(detail: Any, prefix: str = "") -> dict[str, list[str]]:
             path = prefix if name == "non_field_errors" else f"{prefix}{name}."
             flat.update(field_errors(inner, path))
         return flat
+    if isinstance(detail, list) and any(isinstance(inner, (dict, list)) for inner in detail):
+        return field_errors(dict(enumerate(detail)), prefix)  # one entry an item, empty where sound
     messages = detail if isinstance(detail, list) else [detail]
     return {prefix.rstrip(".") or "request": [str(message) for message in messages]}

@@ -18,6 +18,8 @@ from django.utils.cache import patch_vary_headers
 FieldErrors = Mapping[str, Sequence[str]]
 
 TOKEN_PATHS = ("/api/v1/auth/token", "/api/v1/auth/token/refresh")
+# Where OpenAI's own servers answer another status than the rest of this API.
+_OPENAI_STATUSES = {"context_length_exceeded": 400, "model_not_found": 404}
 
 
 class ServiceError(Exception):
@@ -75,6 +77,16 @@ def problem(
     return body
 
 
+def openai_error(
+    *, status: int, code: str, detail: str, errors: FieldErrors | None = None
+) -> dict[str, Any]:
+    """OpenAI's error object, also sent in the middle of a stream."""
+    param = next(iter(errors), None) if errors else None
+    message = f"{param}: {errors[param][0]}" if errors and param else detail
+    kind = _openai_type(status, code)
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
 def response_for(
     request: HttpRequest,
     *,
@@ -94,10 +106,8 @@ def response_for(
         if errors:
             body["errors"] = errors
     elif is_openai(path):
-        param = next(iter(errors), None) if errors else None
-        message = f"{param}: {errors[param][0]}" if errors and param else detail
-        kind = _openai_type(status)
-        body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        status = _OPENAI_STATUSES.get(code, status)
+        body = openai_error(status=status, code=code, detail=detail, errors=errors)
     elif _is_page(request, path):
         response = render(
             request,
@@ -131,8 +141,10 @@ def _is_page(request: HttpRequest, path: str) -> bool:
     return not path.startswith("/api/") and "text/html" in request.headers.get("Accept", "")
 
 
-def _openai_type(status: int) -> str:
+def _openai_type(status: int, code: str) -> str:
     """The `type` words that OpenAI's clients know."""
+    if code == "insufficient_quota":
+        return code
     by_status = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return "server_error"

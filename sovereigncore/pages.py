@@ -33,6 +33,7 @@ def home(request: HttpRequest) -> HttpResponse:
             "version": settings.VERSION,
             "docs": "/api/docs" if settings.API_DOCS else None,
             "api": "/api/v1",
+            "openai": "/v1",
         }
     )
 

@@ -11,11 +11,16 @@ from django.urls.resolvers import URLPattern
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.routers import Route, SimpleRouter
 
-_PARAMETERS = {"uuid": "[0-9a-f-]{36}", "name": "[A-Za-z0-9_-]{1,64}"}
+_PARAMETERS = {
+    "uuid": "[0-9a-f-]{36}",
+    "name": "[A-Za-z0-9_-]{1,64}",
+    "any": ".{1,200}?",  # slashes too; but a last one is the route's
+}
 
 
 def route(path: str, view: Callable[..., HttpResponseBase], name: str) -> URLPattern:
-    """`path` with an optional trailing slash; `<uuid:x>` and `<name:x>` become parameters.
+    """`path` with an optional trailing slash; `<uuid:x>`, `<name:x>` and `<any:x>` become
+    parameters.
 
     No API route looks at cookies, so there is nothing that a forged request could use.
     """

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import django_stubs_ext
 import environ
+from corsheaders.defaults import default_headers
 
 from sovereigncore.environment import Environment
 from sovereigncore.signing import parse_signing_keys
@@ -403,7 +404,10 @@ SPECTACULAR_SETTINGS = {
 # --- What browsers are told ------------------------------------------------------------------
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/(api/v1|v1)/"
-CORS_EXPOSE_HEADERS = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"]
+CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key"]
+CORS_EXPOSE_HEADERS = [
+    *("X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotent-Replayed")
+]
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'none'"],

@@ -23,6 +23,7 @@ from tests.platform import Platform, running_platform
 from tests.stub_engine import StubEngine
 
 _WARM_UP = 50
+_STREAMS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,35 @@ def measure(
     )
 
 
+def first_word_ms(http: httpx2.Client, path: str, body: dict[str, object]) -> float:
+    """From sending the request to the first piece of text of its stream."""
+    started_s = time.perf_counter()
+    with http.stream("POST", path, json=body) as reply:
+        for line in reply.iter_lines():
+            if '"text":' in line or '"content":"' in line.replace(" ", ""):
+                return (time.perf_counter() - started_s) * 1000
+    raise AssertionError("a stream without text")
+
+
+def added_first_word_ms(platform: Platform, stub: StubEngine, token: str) -> tuple[float, float]:
+    """Medians of the same question put to the engine itself and to the platform, in turns."""
+    question = {"role": "user", "content": "What is the capital of France?"}
+    direct: list[float] = []
+    through: list[float] = []
+    with (
+        httpx2.Client(
+            base_url=stub.url, headers={"Authorization": f"Bearer {stub.api_key}"}
+        ) as engine,
+        platform.client(token) as http,
+    ):
+        for _ in range(_STREAMS):
+            body: dict[str, object] = {"messages": [question], "stream": True}
+            direct.append(first_word_ms(engine, "/v1/chat/completions", body))
+            body = {"prompt": question["content"], "stream": True}
+            through.append(first_word_ms(http, "/api/v1/consciousness/process", body))
+    return statistics.median(direct), statistics.median(through)
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1000, help="a route (1000)")
@@ -127,6 +157,11 @@ def main(arguments: list[str]) -> int:
                 f"{result.route:40} {result.cpu_ms:10.2f} {result.per_s:8.0f}"
                 f" {result.p95_ms:8.1f} {result.errors:7d}"
             )
+        direct_ms, through_ms = added_first_word_ms(platform, stub, token)
+        print(
+            f"first word of a stream: {through_ms:.1f} ms, of the engine's own {direct_ms:.1f} ms:"
+            f" {through_ms - direct_ms:.1f} ms added"
+        )
         print(f"yardstick: {yardstick_ms():.0f} CPU ms")
         memory = sum(
             process.memory_info().rss

@@ -149,6 +149,18 @@ def test_a_caller_who_leaves_ends_the_generation_and_is_charged_what_was_made(
     )
 
 
+def _open_sockets(platform: Platform) -> int:
+    """Connections of the web processes with callers and with the engine."""
+    workers = psutil.Process(platform.pid).children()
+    ports = {platform.port, int(platform.environment["ENGINE_URL"].rpartition(":")[2])}
+    return sum(
+        found.status != psutil.CONN_LISTEN
+        and bool({found.laddr.port, getattr(found.raddr, "port", 0)} & ports)
+        for worker in workers
+        for found in worker.net_connections("tcp")
+    )
+
+
 def _send_raw(platform: Platform, token: str, body: dict[str, Any]) -> socket.socket:
     payload = json.dumps(body).encode()
     connection = socket.create_connection(("127.0.0.1", platform.port), timeout=10)
@@ -158,6 +170,34 @@ def _send_raw(platform: Platform, token: str, body: dict[str, Any]) -> socket.so
         + payload
     )
     return connection
+
+
+def test_a_thousand_who_leave_leave_nothing_behind(
+    platform: Platform, live_stub: StubEngine, http: httpx2.Client, token: str
+) -> None:
+    """Before the prompt is read, in the middle of an answer, and while it is written whole."""
+    live_stub.behave(Behaviour.NORMAL, token_delay_s=0.005)
+
+    def leave(number: int) -> None:
+        body = {"prompt": "Count to 40", "stream": number % 2 == 0}
+        connection = _send_raw(platform, token, body)
+        connection.settimeout(30)
+        if number % 3 == 0:
+            connection.recv(100)
+        time.sleep(number % 7 / 200)
+        connection.close()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(leave, range(1000)))
+    assert live_stub.wait_idle(1.0), "a generation goes on though nobody waits for it"
+
+    def queue() -> dict[str, int]:
+        told: dict[str, int] = http.get("/api/v1/consciousness/status").json()["queue"]
+        return told
+
+    eventually(lambda: (queue()["busy"], queue()["waiting"]) == (0, 0), "every slot is free")
+    eventually(lambda: _open_sockets(platform) <= 1, "no socket is left but the one that asks")
+    assert http.post(PROCESS, json=QUESTION).status_code == httpx2.codes.OK
 
 
 def test_fifty_refreshes_at_once_have_one_winner_and_end_the_session(platform: Platform) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
@@ -60,7 +61,7 @@ class LinkQuerySet(models.QuerySet["Link"]):
     def delete_ended(self, *, before_days: int = 7) -> int:
         """Forget links that ended over `before_days` ago."""
         limit = timezone.now() - timedelta(days=before_days)
-        return self.filter(expires_at__lt=limit).delete()[0]
+        return self.filter(Q(expires_at__lt=limit) | Q(used_at__lt=limit)).delete()[0]
 
 
 class Link(models.Model):

@@ -755,6 +755,11 @@ def test_old_links_are_forgotten(alice: User, frozen_time: time_machine.Travelle
     frozen_time.shift(SECOND)
     assert flush_mails() == 1
     assert Link.objects.get() == young
+    Link.objects.redeem(young)
+    frozen_time.shift(timedelta(days=7))
+    assert flush_mails() == 0
+    frozen_time.shift(SECOND)
+    assert flush_mails() == 1, "used ones from their use on"
 
 
 def test_old_wishes_are_forgotten_with_their_mails_and_links(

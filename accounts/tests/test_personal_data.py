@@ -25,7 +25,7 @@ from rest_framework.test import APIClient
 
 from accounts import mailing
 from accounts.models import APIKey, Kind, Link, Mail, Purpose, Session, User
-from accounts.services import erase_user, second_factor
+from accounts.services import change_address, erase_user, invite, second_factor
 from conftest import PASSWORD
 from consciousness.models import Query, QueryContent
 from monitoring.models import AuditEvent
@@ -65,7 +65,8 @@ def person(stub: StubEngine, staff: User, settings: Settings) -> APIClient:
     token = client.post("/api/v1/auth/token", form).json()["access_token"]
     client.credentials(HTTP_AUTHORIZATION=f"Bearer {token}")
     key = client.post("/api/v1/keys", {"name": KEY, "scopes": ["read"]})
-    asked = client.post("/api/v1/consciousness/process", {"prompt": PROMPT})
+    ask = "/api/v1/consciousness/process"
+    asked = client.post(ask, {"prompt": PROMPT}, headers={"Idempotency-Key": KEY})
     assert (key.status_code, asked.status_code) == (201, 200)
     change = {"email": "canaryaddress2@example.org", "current_password": PASSWORD}
     assert client.patch(ME, change).status_code == 200
@@ -124,7 +125,9 @@ def test_the_export_holds_everything_and_nothing_that_proves_who_one_is(person: 
     user = User.objects.get(username=NAME)
     assert files["account.json"][0]["email"] == ADDRESS
     assert files["queries.json"][0]["prompt"] == PROMPT
-    assert len(files["mails.json"]) == 1, "the one that tells whose it is"
+    assert files["idempotent_requests.json"][0]["key"] == KEY
+    kinds = sorted(mail["kind"] for mail in files["mails.json"])
+    assert kinds == ["change_address", "reset_password"], "those that tell whose they are"
     actions = {event["action"] for event in files["audit_events.json"]}
     assert {"session.begun", "key.created", "user.exported"} <= actions
     assert user.password not in text
@@ -229,6 +232,30 @@ def test_mails_that_were_written_to_files_go_too(
     assert person.delete(ME, {"current_password": PASSWORD}).status_code == 204
     (left,) = tmp_path.iterdir()
     assert bob.email in left.read_text()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_erased_is_what_knows_a_former_address(
+    person: APIClient, staff: User, settings: Settings, tmp_path: Path
+) -> None:
+    """A reset, an invitation and a registration were mailed to it before it changed."""
+    settings.EMAIL_BACKEND, settings.OUTBOX = "accounts.outbox.EmailBackend", tmp_path
+    client = APIClient()
+    client.post("/api/v1/users/password-reset/request", {"email": ADDRESS})
+    invite(email=ADDRESS, actor_id=staff.id)
+    settings.REGISTRATION_MODE = "verified"
+    form = {"username": "eve", "email": ADDRESS, "password": PASSWORD}
+    assert client.post("/api/v1/users/register", form).status_code == 202
+    mailing.send_due()
+    user = User.objects.get(username=NAME)
+    change_address(
+        Link.objects.all().issue(Purpose.CHANGE_ADDRESS, user=user, address="new@example.org")
+    )
+    mailing.send_due()
+    assert found(rows())
+    assert person.delete(ME, {"current_password": PASSWORD}).status_code == 204
+    assert found(rows()) == []
+    assert not [file for file in tmp_path.iterdir() if ADDRESS.encode() in file.read_bytes()]
 
 
 @pytest.mark.django_db(transaction=True)

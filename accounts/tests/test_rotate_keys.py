@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 from rest_framework.test import APIClient
@@ -137,6 +138,27 @@ def test_a_file_of_its_own_holds_the_keys_alone(
 def test_activate_needs_a_prepared_key(installation: Installation, db: None) -> None:
     with pytest.raises(CommandError, match="no prepared key"):
         installation.rotate("activate")
+
+
+def test_activating_twice_lets_no_older_key_sign(installation: Installation, db: None) -> None:
+    installation.rotate("prepare")
+    installation.rotate("activate")
+    with pytest.raises(CommandError, match="no prepared key"):
+        installation.rotate("activate")
+
+
+def test_retiring_waits_from_the_activation_on_however_early_a_key_was_prepared(
+    alice: User, installation: Installation
+) -> None:
+    with time_machine.travel(datetime.now(UTC) - 2 * WEEK):
+        installation.rotate("prepare")
+    old = log_in()["access_token"]
+    installation.rotate("activate")
+    with pytest.raises(CommandError, match="may hold until"):
+        installation.rotate("retire")
+    assert me(old) == 200
+    with time_machine.travel(datetime.now(UTC) + WEEK + timedelta(seconds=1)):
+        assert "Accepted too: none." in installation.rotate("retire")
 
 
 def test_keys_in_the_process_environment_cannot_be_written(settings: Settings, db: None) -> None:

@@ -41,8 +41,21 @@ local function forget(...)
   redis.call('HDEL', PLACES, ...)
 end
 
+-- A Redis that is also a cache may throw out one key of ours and keep the others: what has no end
+-- gets one, or a dead holder's slot would never come back.
+local function give_ends()
+  for key, term in pairs({[TICKETS] = ticket_us, [LEASES] = lease_us}) do
+    for _, each in ipairs(redis.call('HKEYS', key)) do
+      redis.call('ZADD', ALIVE, 'NX', now + term, each)
+    end
+  end
+end
+
 -- Drop what expired; whether anything did.
 local function purge()
+  if redis.call('ZCARD', ALIVE) < redis.call('HLEN', TICKETS) + redis.call('HLEN', LEASES) then
+    give_ends()
+  end
   local dead = redis.call('ZRANGEBYSCORE', ALIVE, '-inf', now)
   if #dead > 0 then
     forget(unpack(dead))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
@@ -16,6 +17,11 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
     def for_user(self, user: AbstractBaseUser) -> ConversationQuerySet:
         """The only way in for views: one's own rows."""
         return self.filter(user_id=user.pk)
+
+    def delete_idle(self, age: timedelta) -> int:
+        """Delete those whose last activity is that long ago and whose turns are deleted already."""
+        idle = self.filter(updated_at__lt=timezone.now() - age, queries__isnull=True)
+        return idle.delete()[0]
 
 
 class Conversation(models.Model):

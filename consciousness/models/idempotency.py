@@ -2,18 +2,70 @@
 
 from __future__ import annotations
 
+import uuid
+from datetime import datetime, timedelta
+
 from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser
 from django.db import models
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
-from consciousness.models.query import Query
+from consciousness.models.query import Query, QueryContent
 
 KEY_LENGTH = 128
+KEPT_FOR = timedelta(hours=24)
+_BATCH = 500
+
+
+class IdempotentRequestQuerySet(models.QuerySet["IdempotentRequest"]):
+    def for_user(self, user: AbstractBaseUser) -> IdempotentRequestQuerySet:
+        """The only way in for views: one's own rows."""
+        return self.filter(user_id=user.pk)
+
+    def in_force(self, now: datetime) -> IdempotentRequestQuerySet:
+        return self.exclude(_is_over(now))
+
+    def over(self, now: datetime) -> IdempotentRequestQuerySet:
+        """Those whose key is free again: kept long enough, or left by a process that is gone."""
+        return self.filter(_is_over(now))
+
+    def keep(self, row_id: int, *, status: int, body: str) -> bool:
+        """Keep the result of a request that ran. False when it is not to be kept: its row has gone
+        with its query, or the query's own text was not kept, its conversation being deleted."""
+        text_of_query = QueryContent.objects.filter(query_id=OuterRef("query_id"))
+        own = self.filter(Q(query__isnull=True) | Exists(text_of_query), id=row_id)
+        return own.filter(status__isnull=True).update(status=status, body=body) == 1
+
+    def release(self, row_id: int) -> None:
+        self.filter(id=row_id, status__isnull=True).delete()
+
+    def mentioning(self, object_id: uuid.UUID) -> IdempotentRequestQuerySet:
+        """Those whose result names an object by its id, such as a fact that is to be forgotten."""
+        return self.filter(body__contains=str(object_id))
+
+    def delete_over(self) -> int:
+        """In batches: long locks help nobody."""
+        now, deleted = timezone.now(), 0
+        while ids := list(self.over(now).values_list("id", flat=True)[:_BATCH]):
+            deleted += self.over(now).filter(id__in=ids).delete()[0]
+        return deleted
+
+
+def _is_over(now: datetime) -> Q:
+    """Conditions on the row itself, so that PostgreSQL looks at them again on a row that changed
+    while its deletion waited."""
+    of_living_query = Query.objects.filter(id=OuterRef("query_id"), lease_expires_at__gte=now)
+    is_abandoned = Q(~Exists(of_living_query), status__isnull=True, lease_expires_at__lt=now)
+    return is_abandoned | Q(status__isnull=False, created_at__lt=now - KEPT_FOR)
 
 
 class IdempotentRequest(models.Model):
-    """The first request under a key. `status` is null while it runs; one whose process died may
-    be taken over when its lease is over. The stored body goes with the query it came from."""
+    """The first request under a key, and its result. `status` is null while it runs.
+
+    It runs until its own lease and that of its query are over: the query's is renewed while its
+    process lives. The result goes with the query it came from.
+    """
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="idempotent_requests"
@@ -27,6 +79,8 @@ class IdempotentRequest(models.Model):
     body = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(default=timezone.now)
     lease_expires_at = models.DateTimeField()
+
+    objects = IdempotentRequestQuerySet.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=["created_at"], name="idempotency_retention")]

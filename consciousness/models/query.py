@@ -63,13 +63,11 @@ class QueryQuerySet(models.QuerySet["Query"]):
         A conversation ages from its last activity, and its turns with it.
         """
         limit = timezone.now() - age
-        while ids := list(
-            Conversation.objects.filter(updated_at__lt=limit).values_list("id", flat=True)[:_BATCH]
-        ):
-            self.finished().filter(conversation_id__in=ids, created_at__lt=limit).delete()
-            Conversation.objects.filter(id__in=ids, updated_at__lt=limit).delete()
         deleted = 0
-        old = self.finished().filter(created_at__lt=limit, conversation__isnull=True)
+        old = self.finished().filter(
+            Q(conversation__isnull=True) | Q(conversation__updated_at__lt=limit),
+            created_at__lt=limit,
+        )
         while ids := list(old.values_list("id", flat=True)[:_BATCH]):
             deleted += len(ids)
             self.model.objects.filter(id__in=ids).delete()

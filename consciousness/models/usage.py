@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import uuid
-from datetime import date
+from datetime import date, timedelta
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import models
 from django.db.models import F
+from django.utils import timezone
 
 
 class UsageDayQuerySet(models.QuerySet["UsageDay"]):
     def for_user(self, user: AbstractBaseUser) -> UsageDayQuerySet:
         """The only way in for views: one's own rows."""
         return self.filter(user_id=user.pk)
+
+    def delete_older_than(self, age: timedelta) -> int:
+        return self.filter(day__lt=timezone.now().date() - age).delete()[0]
 
     def reserve(self, *, user_id: uuid.UUID, day: date, tokens: int, quota: int) -> bool:
         """Set `tokens` aside unless that would exceed `quota` (0: no limit); one conditional

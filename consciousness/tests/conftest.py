@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
+import redis
 from pytest_django import Settings
 
 from consciousness import engine_generation
@@ -17,6 +18,7 @@ from consciousness.tests.running_engine import (
     start,
 )
 from consciousness.tests.several import Several
+from tests.servers import RedisServer
 from tests.stub_engine import StubEngine
 
 
@@ -28,6 +30,19 @@ def impatient(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.ENGINE_SILENCE_TIMEOUT_S = 0.3
     settings.ENGINE_TOTAL_TIMEOUT_S = 1.0
     monkeypatch.setattr(engine_generation, "_IDLE_S", 0.02)
+
+
+@pytest.fixture
+def second() -> Iterator[StubEngine]:
+    """Another engine, that serves the same model."""
+    with StubEngine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def several(db: None) -> Several:
+    """To add engines beside the default one."""
+    return Several()
 
 
 @pytest.fixture(scope="session")
@@ -54,14 +69,33 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
     assert not (folder / "engine.pid").exists()
 
 
-@pytest.fixture
-def second() -> Iterator[StubEngine]:
-    """Another engine, that serves the same model."""
-    with StubEngine() as engine:
-        yield engine
+@pytest.fixture(scope="session")
+def _session_valkey() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture
-def several(db: None) -> Several:
-    """To add engines beside the default one."""
-    return Several()
+def valkey(_session_valkey: RedisServer) -> RedisServer:
+    """A Redis of the tests' own, empty, in both rounds of the suite."""
+    with redis.Redis.from_url(_session_valkey.url) as client:
+        client.flushall()
+    return _session_valkey
+
+
+@pytest.fixture
+def use_redis(settings: Settings) -> Callable[[str], None]:
+    """Work with the Redis at that URL, as settings would configure it, or with none."""
+
+    def configure(url: str) -> None:
+        settings.REDIS_URL = url
+        settings.CACHES = {
+            **settings.CACHES,
+            "default": {
+                "BACKEND": "django_redis.cache.RedisCache",
+                "LOCATION": url,
+                "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 0.3, "SOCKET_TIMEOUT": 0.3},
+            },
+        }
+
+    return configure

@@ -68,8 +68,8 @@ def ask_one(choice: Choice) -> str:
     told = False
     text = ""
     try:
-        for part in generation:
-            text += part.text if part else ""
+        for chunk in generation:
+            text += chunk.text if chunk else ""
             if not told and generation.first_token_after_s is not None:
                 told = True
                 engines.note_success(choice.name, first_token_s=generation.first_token_after_s)

@@ -243,7 +243,7 @@ def test_an_engine_can_be_disabled_though_its_name_is_gone(
     assert list(form_errors(change(site, row, address="http://gpu:8001"))) == ["address"]
 
 
-@pytest.mark.parametrize("name", ["default", "Default", "with space", "a/b", "x" * 51, ""])
+@pytest.mark.parametrize("name", ["default", "Default", "GPU", "with space", "a/b", "x" * 51, ""])
 def test_names_that_are_refused(site: Client, name: str) -> None:
     response = site.post(f"{ENGINES}add/", form_for(name=name))
     assert list(form_errors(response)) == ["name"]
@@ -312,6 +312,16 @@ def test_an_engine_is_added_disabled_enabled_and_removed_without_a_restart(
         *(changed, changed, changed),  # enabling what is enabled is no change
         ("engine.removed", str(row.pk), {}),
     ]
+
+
+def test_it_says_when_there_are_more_slots_than_threads_to_wait_in(
+    site: Client, settings: Settings
+) -> None:
+    settings.WEB_THREADS, settings.QUEUE_LIMIT, settings.ENGINE_SLOTS = 110, 64, 4
+    row = add(site, slots="10")
+    assert "WEB_THREADS" not in site.get(ENGINES).content.decode()
+    assert change(site, row, slots="11").status_code == 302
+    assert "WEB_THREADS (110) lets one web process hold: 111" in site.get(ENGINES).content.decode()
 
 
 def test_saving_without_a_change_leaves_no_record(site: Client) -> None:

@@ -114,6 +114,20 @@ def test_half_open_it_admits_one_trial_at_a_time(half_open: Breaker) -> None:
     assert [half_open.admits() for _ in range(3)] == [True] * 3
 
 
+def test_whether_there_is_room_can_be_asked_without_taking_it(
+    breaker: Breaker, clock: Clock
+) -> None:
+    assert breaker.has_room
+    breaker.record_failure(at_once=True)
+    assert not breaker.has_room
+    breaker.record_answer()
+    assert [breaker.has_room for _ in range(3)] == [True] * 3
+    assert breaker.admits()
+    assert not breaker.has_room
+    clock.now_s += TRIAL_S
+    assert breaker.has_room
+
+
 def test_of_many_threads_one_gets_the_trial(half_open: Breaker) -> None:
     together = threading.Barrier(16)
     admitted: list[bool] = []

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consciousness import engine_errors as errors
-from consciousness.engine_stream import Chunk, Usage, chunks_of
+from consciousness.engine_stream import Chunk, Tally, Usage, chunks_of
 
 BIG = 10**9
 DONE = b"data: [DONE]\n\n"
@@ -32,10 +32,10 @@ def read(*parts: bytes, max_bytes: int = BIG) -> list[Chunk]:
 
 
 def total(chunks: Iterable[Chunk]) -> Usage:
-    usage = Usage()
+    tally = Tally()
     for chunk in chunks:
-        usage = usage.updated_by(chunk)
-    return usage
+        tally.add(chunk)
+    return tally.usage
 
 
 def cut(whole: bytes, places: list[int]) -> list[bytes]:
@@ -59,7 +59,7 @@ ITS_CHUNKS = [
     Chunk(text="Grüße, 世界 👍\u2028", prompt_tokens=3, completion_tokens=1, cached_tokens=1),
     Chunk(text=' "quoted"\n\n data: [DONE]'),
     Chunk(finish_reason="stop"),
-    Chunk(prompt_tokens=3, completion_tokens=2),
+    Chunk(prompt_tokens=3, completion_tokens=2, counts_all=True),
 ]
 
 
@@ -269,6 +269,39 @@ def test_without_good_counts_each_piece_of_text_counts_one(counts: dict[str, Any
     assert total(read(*events)) == Usage(prompt_tokens=0, completion_tokens=3, is_estimated=True)
 
 
+def per_choice(index: int, count: int, end: str | None = None) -> dict[str, Any]:
+    event = delta("" if end else "a", end)
+    event["choices"][0]["index"] = index
+    timings = {"prompt_n": 4, "cache_n": 3, "predicted_n": count}
+    return event if end else {**event, "timings": timings}
+
+
+def test_counts_of_several_choices_add_up_and_the_prompt_counts_once() -> None:
+    """llama.cpp: the last count of each comes without its name, and may hold a token more."""
+
+    def last(count: int) -> dict[str, Any]:
+        usage = {"prompt_tokens": 7, "completion_tokens": count}
+        return {"choices": [], "usage": usage, "timings": {"predicted_n": count}}
+
+    events = [
+        *(per_choice(1, 1), per_choice(0, 1), per_choice(1, 2), per_choice(1, 2, "stop"), last(3)),
+        *(per_choice(0, 2), per_choice(0, 3), per_choice(0, 3, "stop"), last(4)),
+    ]
+    assert total(read(*map(data, events))) == Usage(
+        prompt_tokens=7, completion_tokens=7, cached_tokens=3, is_estimated=False
+    )
+    on_the_way = [total(read(*map(data, events[:end]))).completion_tokens for end in range(1, 9)]
+    assert on_the_way == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
+def test_a_count_of_all_choices_at_the_end_is_the_whole() -> None:
+    """vLLM and OpenAI."""
+    last = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 9}}
+    events = [per_choice(0, 2), per_choice(1, 3), last]
+    assert total(read(*map(data, events))).completion_tokens == 9
+    assert total(read(data(delta("a")), data(last))).completion_tokens == 9
+
+
 def test_the_engines_count_replaces_the_estimate_and_later_text_does_not_change_it() -> None:
     chunks = [
         Chunk(text="a"),
@@ -280,3 +313,13 @@ def test_the_engines_count_replaces_the_estimate_and_later_text_does_not_change_
     final = Usage(prompt_tokens=9, completion_tokens=5, is_estimated=False)
     assert total(chunks) == final
     assert final.total_tokens == 14
+
+
+def test_attempts_add_up() -> None:
+    first = Usage(prompt_tokens=3, completion_tokens=0, cached_tokens=1, is_estimated=False)
+    second = Usage(prompt_tokens=4, completion_tokens=2, cached_tokens=2, is_estimated=False)
+    assert first.plus(second) == Usage(
+        prompt_tokens=7, completion_tokens=2, cached_tokens=2, is_estimated=False
+    )
+    assert first.plus(Usage()) == first  # an engine that said nothing
+    assert first.plus(Usage(completion_tokens=1)).is_estimated

@@ -11,13 +11,15 @@ from pytest_django import Settings
 
 from consciousness import engine_errors as errors
 from consciousness import engines
+from consciousness.engine import Prompt
 from consciousness.engine_keys import seal
-from consciousness.tests.generating import takes_at_most
+from consciousness.tests.generating import takes_at_most, wait_for_request
 from consciousness.tests.raw_server import RawServer, models_reply
 from consciousness.tests.several import Several, ask_one, names, statuses
 from tests.stub_engine import MODEL, Behaviour, StubEngine
 
 AT_ONCE_S = 0.5
+HELLO = Prompt(messages=({"role": "user", "content": "Hello"},), temperature=0, max_tokens=9)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,13 @@ def other() -> Iterator[RawServer]:
     """An engine that serves other models than the stubs."""
     with RawServer(lambda _request: models_reply("llama", "qwen")) as server:
         yield server
+
+
+def asked(name: str) -> None:
+    """What the watching thread does."""
+    member = engines.roster.known_member(name)
+    assert member is not None
+    member.ask()
 
 
 def summary_of(name: str) -> dict[str, object]:
@@ -84,7 +93,8 @@ def test_the_lowest_priority_first(stub: StubEngine, second: StubEngine, several
         several.change("spare", priority=1)
         several.change("better", priority=2)
         assert names(MODEL) == ["default", "spare", "better"]
-        assert [choice.slots for choice in engines.choices(MODEL)] == [4, 4, 4]
+        found = engines.choices(MODEL)
+        assert [(choice.slots, choice.priority) for choice in found] == [(4, 0), (4, 1), (4, 2)]
 
 
 def test_among_equals_first_places_go_by_weight(
@@ -123,10 +133,10 @@ def test_one_that_failed_to_answer_last_comes_last(
     several.add("spare", second, priority=1)
     assert names(MODEL) == ["default", "spare"]
     stub.behave_probes(Behaviour.LOADING_503)
-    member = engines.roster.known_member("default")
-    assert member is not None
-    member.ask()
-    assert names(MODEL) == ["spare", "default"]
+    asked("default")
+    spare, default = engines.choices(MODEL)
+    assert (spare.name, default.name) == ("spare", "default")
+    assert spare.priority < default.priority
     assert statuses() == {"default": "down", "spare": "up"}
 
 
@@ -262,34 +272,65 @@ def test_if_all_are_out_the_caller_gets_the_real_error(
         ask_one(engines.choices(MODEL)[0])
 
 
-def test_half_open_one_request_at_a_time_tries(
-    stub: StubEngine, second: StubEngine, several: Several
-) -> None:
+@pytest.fixture
+def half_open(stub: StubEngine, second: StubEngine, several: Several) -> None:
+    """The default engine failed, and has just said that it is well; another one may be asked."""
     several.add("spare", second, priority=1)
     engines.note_failure("default", errors.EngineUnavailable(is_unreachable=True))
-    member = engines.roster.known_member("default")
-    assert member is not None
-    member.ask()
+    asked("default")
     assert statuses() == {"default": "half_open", "spare": "up"}
-    first, second_in_line = engines.choices(MODEL)
-    assert (first.name, second_in_line.name) == ("default", "spare")
-    assert names(MODEL) == ["spare"]  # one is trying
-    ask_one(first)
-    assert names(MODEL) == ["default", "spare"]
+
+
+@pytest.mark.usefixtures("half_open")
+def test_half_open_one_request_at_a_time_tries(stub: StubEngine) -> None:
+    early, late = engines.choices(MODEL)[0], engines.choices(MODEL)[0]
+    assert (early.name, late.name) == ("default", "default")  # neither has begun
+    stub.behave(Behaviour.HANG_BEFORE_FIRST_TOKEN)
+    trial = early.engine.generate(HELLO, model=early.model)
+    try:
+        assert names(MODEL) == ["spare"]
+        with pytest.raises(errors.EngineOnTrial) as raised:
+            late.engine.generate(HELLO, model=late.model)
+        engines.note_failure(late.name, raised.value)
+        assert names(MODEL) == ["spare"]  # which is no news of the one that tries
+        assert (raised.value.status, raised.value.code) == (503, "engine_busy")
+        assert raised.value.is_engines_own  # so it goes elsewhere
+        wait_for_request(stub)
+    finally:
+        trial.close()
+    assert stub.wait_idle()
+    assert len(stub.ledger) == 1
+
+
+@pytest.mark.usefixtures("half_open")
+def test_a_trial_that_succeeds_lets_everybody_in(stub: StubEngine) -> None:
+    ask_one(engines.choices(MODEL)[0])
     assert statuses() == {"default": "up", "spare": "up"}
+    assert names(MODEL) == ["default", "spare"]
 
 
-def test_a_busy_engine_that_was_tried_may_be_tried_again(
-    stub: StubEngine, second: StubEngine, several: Several
-) -> None:
-    several.add("spare", second, priority=1)
-    engines.note_failure("default", errors.EngineUnavailable(is_unreachable=True))
-    member = engines.roster.known_member("default")
-    assert member is not None
-    member.ask()
+@pytest.mark.usefixtures("half_open")
+def test_a_trial_that_fails_lets_nobody_in(stub: StubEngine) -> None:
+    stub.behave(Behaviour.ERROR_500_WITH_SECRET)
+    with pytest.raises(errors.EngineBadReply):
+        ask_one(engines.choices(MODEL)[0])
+    assert names(MODEL) == ["spare"]
+    assert statuses()["default"] == "open"
+
+
+@pytest.mark.usefixtures("half_open")
+def test_a_busy_engine_that_was_tried_may_be_tried_again(stub: StubEngine) -> None:
+    stub.behave(Behaviour.BUSY_429)
     for _ in range(3):
         assert names(MODEL) == ["default", "spare"]
-        engines.note_failure("default", errors.EngineBusy())
+        with pytest.raises(errors.EngineBusy):
+            ask_one(engines.choices(MODEL)[0])
+    assert len(stub.ledger) == 3
+
+
+@pytest.mark.usefixtures("half_open")
+def test_a_choice_that_is_not_used_takes_no_trial() -> None:
+    assert [names(MODEL) for _ in range(5)] == [["default", "spare"]] * 5
 
 
 def test_reports_about_engines_that_are_gone_are_ignored(
@@ -379,6 +420,13 @@ def test_a_wrong_key_is_a_misconfigured_engine(
     assert summary_of("spare")["code"] == "engine_misconfigured"
 
 
+def test_a_name_that_the_line_of_requests_does_not_know_is_no_engine(
+    stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    several.add("GPU", second)
+    assert names(MODEL) == ["default"]
+
+
 def test_no_row_takes_the_place_of_the_default_engine(
     stub: StubEngine, second: StubEngine, several: Several
 ) -> None:
@@ -402,9 +450,7 @@ def test_the_capacity_is_that_of_the_engines_in_rotation(
     assert engines.capacity() == 11
     engines.note_failure("spare", errors.EngineUnavailable(is_unreachable=True))
     assert engines.capacity() == 3
-    member = engines.roster.known_member("spare")
-    assert member is not None
-    member.ask()
+    asked("spare")
     assert engines.capacity() == 3 + 1  # one may try
     engines.note_success("spare", first_token_s=0.1)
     assert engines.capacity() == 11

@@ -13,7 +13,16 @@ from rest_framework.test import APIClient
 
 from consciousness import engine_errors as errors
 from consciousness import engines
-from consciousness.tests.asking import STATE, STATUS
+from consciousness.models import Query
+from consciousness.tests.asking import (
+    STATE,
+    STATUS,
+    ask,
+    ask_streamed,
+    assert_nothing_runs,
+    chunks,
+    event_of,
+)
 from consciousness.tests.raw_server import RawServer, models_reply
 from consciousness.tests.several import Several, ask_any
 from monitoring.awareness import awareness
@@ -120,6 +129,97 @@ def test_what_is_wrong_with_an_engine_is_told_in_our_own_words(
     spare = response.json()["engines"][1]
     assert (spare["status"], spare["code"]) == ("down", "engine_bad_reply")
     assert b"canary" not in response.content
+
+
+# --- questions -----------------------------------------------------------------------------
+
+
+def engine_of(response: Any) -> str:
+    assert response.status_code == 200, response.content
+    return Query.objects.get(id=response.json()["query_id"]).engine
+
+
+def test_a_question_goes_to_another_engine_when_one_dies(
+    as_alice: APIClient, stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    several.add("spare", second, priority=1)
+    assert engine_of(ask(as_alice)) == "default"
+    stub.stop()
+    for _ in range(3):
+        assert engine_of(ask(as_alice)) == "spare"
+    received = list(chunks(ask_streamed(as_alice)))
+    assert event_of(received[-1])[0] == "done"
+    second.stop()
+    response = ask(as_alice)
+    assert (response.status_code, response.json()["code"]) == (503, "engine_unavailable")
+    assert response["Retry-After"] == "2"
+    stub.start()
+    assert engine_of(ask(as_alice)) == "default"  # the least bad, and that is the proof it needs
+    assert engine_of(ask(as_alice)) == "default"
+    assert_nothing_runs(stub)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour.BUSY_429,
+        Behaviour.LOADING_503,
+        Behaviour.HTML,
+        Behaviour.ERROR_500_WITH_SECRET,
+        Behaviour.UNAUTHORIZED_401,
+        Behaviour.HANG_BEFORE_FIRST_TOKEN,
+    ],
+)
+@pytest.mark.usefixtures("impatient")
+def test_what_fails_before_the_first_byte_is_tried_once_elsewhere(
+    as_alice: APIClient,
+    stub: StubEngine,
+    second: StubEngine,
+    several: Several,
+    behaviour: Behaviour,
+) -> None:
+    several.add("spare", second, priority=1)
+    with StubEngine() as third:
+        several.add("third", third, priority=2)
+        stub.behave(behaviour)
+        assert engine_of(ask(as_alice)) == "spare"
+        second.behave(Behaviour.BUSY_429)
+        assert ask(as_alice).status_code == 503
+        assert [len(one.ledger) for one in (stub, second, third)] == [2, 2, 0]
+
+
+def test_what_fails_in_the_middle_is_not_tried_again(
+    as_alice: APIClient, stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    several.add("spare", second, priority=1)
+    stub.behave(Behaviour.DIE_MID_STREAM, after_tokens=2)
+    response = ask(as_alice, "Count to 50")
+    assert (response.status_code, response.json()["code"]) == (502, "engine_bad_reply")
+    assert second.ledger == []
+
+
+def test_what_the_caller_did_wrong_is_nobodys_fault(
+    as_alice: APIClient, stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    several.add("spare", second, priority=1)
+    stub.behave(Behaviour.OVERLONG_400)
+    for _ in range(4):
+        response = ask(as_alice)
+        assert (response.status_code, response.json()["code"]) == (422, "context_length_exceeded")
+    assert second.ledger == []
+    stub.behave(Behaviour.NORMAL)
+    assert engine_of(ask(as_alice)) == "default"
+
+
+def test_models_and_aliases_are_asked_for_by_name(
+    as_alice: APIClient, stub: StubEngine, several: Several
+) -> None:
+    several.alias("gpt-4o", MODEL)
+    response = ask(as_alice, model="gpt-4o")
+    assert (response.status_code, response.json()["model"]) == (200, MODEL)
+    unknown = ask(as_alice, model="gpt-5")
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "model_not_found")
+    assert list(unknown.json()["errors"]) == ["model"]
 
 
 # --- metrics -------------------------------------------------------------------------------

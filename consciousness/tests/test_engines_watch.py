@@ -8,6 +8,7 @@ import time
 import pytest
 from django.db import OperationalError, connection
 from pytest_django import DjangoAssertNumQueries
+from rest_framework.test import APIClient
 
 from consciousness import engine_errors as errors
 from consciousness import engine_roster, engines
@@ -305,7 +306,7 @@ def test_while_the_database_is_away_what_is_known_goes_on(
             clock.now_s += 0.5
             assert names_of(elsewhere) == ["default", "gpu"]
     assert len(asked) == 5
-    assert len(logs.events("engines_not_read")) == 5
+    assert len(logs.events("engines_not_read")) == 1  # one line an outage
     assert "password" not in logs.text
     Upstream.objects.all().delete()
     clock.now_s += 1
@@ -343,6 +344,39 @@ def test_while_one_thread_reads_the_others_go_on(
     may_end.set()
     reader.join(10)
     assert not reader.is_alive()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_is_only_asked_for_its_health_learns_of_engines_too(
+    elsewhere: Roster, second: StubEngine
+) -> None:
+    assert names_of(elsewhere) == ["default"]
+    Upstream.objects.create(name="gpu", url=second.url)
+    elsewhere.expire()
+    elsewhere.members_without_waiting()
+    eventually(lambda: elsewhere.known_member("gpu") is not None, within_s=5)
+
+
+def test_a_database_that_hangs_does_not_make_engines_look_hung(
+    anonymous: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch, db: None
+) -> None:
+    reads, may_end = threading.Event(), threading.Event()
+
+    def hang() -> Configuration:
+        reads.set()
+        assert may_end.wait(10)
+        return Configuration()
+
+    monkeypatch.setattr(engine_roster, "read_configuration", hang)
+    engines.roster.expire()
+    for _ in range(3):
+        with takes_at_most(1.0):
+            assert anonymous.get("/ready").status_code == 200
+    assert reads.is_set()
+    readers = [thread for thread in threading.enumerate() if thread.name == "engine-roster"]
+    assert len(readers) == 1
+    may_end.set()
+    readers[0].join(10)
 
 
 @pytest.mark.django_db(transaction=True)

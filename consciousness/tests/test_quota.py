@@ -15,7 +15,7 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from consciousness import quota
 from consciousness.engine import Prompt
-from consciousness.maintenance import settle_orphans
+from consciousness.maintenance import delete_old_usage, settle_orphans
 from consciousness.models import Query, Status, UsageDay
 from consciousness.tests.asking import (
     CAPITAL,
@@ -272,3 +272,11 @@ def test_a_query_costs_few_statements(
     ask(as_alice, CAPITAL)
     with django_assert_max_num_queries(14):  # type: ignore[attr-defined]
         ask(as_alice, CAPITAL)
+
+
+def test_old_days_are_forgotten(alice: User) -> None:
+    for days_ago in (0, 400, 401):
+        day = timezone.now().date() - timedelta(days=days_ago)
+        UsageDay.objects.create(user=alice, day=day)
+    assert delete_old_usage() == 1
+    assert UsageDay.objects.count() == 2

@@ -151,3 +151,27 @@ def test_history_keeps_which_facts_were_used_and_not_their_words(
     content = QueryContent.objects.get()
     assert content.memory_ids == [str(fact.id)]
     assert "Rex" not in content.prompt
+
+
+@pytest.mark.parametrize(
+    ("question", "facts"),
+    [
+        ("What is my cat called?", []),
+        ("What is my dog called?", ["my dog is called Rex"]),
+        ("What is my dog's name?", ["my dog is called Rex"]),
+        ("What is my name?", ["my name is Alice"]),
+        ("What is my favourite colour?", ["my favourite colour is blue"]),
+    ],
+)
+def test_what_links_a_thing_to_its_name_is_not_the_thing(
+    as_alice: APIClient, alice: User, stub: StubEngine, question: str, facts: list[str]
+) -> None:
+    for fact in (
+        "my dog is called Rex",
+        "my name is Alice",
+        "my favourite colour is blue",
+        "my favourite food is soup",
+    ):
+        remember(user=alice, text=fact)
+    used = ask(as_alice, question).json()["memories_used"]
+    assert [fact["text"] for fact in used] == facts

@@ -16,6 +16,7 @@ from consciousness import services, sse
 from consciousness.admission import CallerGone
 from consciousness.asks import Answer, Ask
 from consciousness.callers import abandonment_of
+from consciousness.idempotency import claimed, idempotent, keeping
 from consciousness.models import Kind
 from consciousness.serializers import (
     AnswerResponse,
@@ -29,6 +30,7 @@ _CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; nobody is there to read it
 
 
 class ProcessView(APIView):
+    @idempotent(events=sse.process_events)
     @extend_schema(request=ProcessRequest, responses=AnswerResponse)
     def post(self, request: Request) -> HttpResponseBase:
         """Ask the model. With `stream: true` the answer comes as server-sent events."""
@@ -38,13 +40,13 @@ class ProcessView(APIView):
         is_stream = given.pop("stream")
         ask = Ask(**given, kind=Kind.PROCESS, request_id=request.META["REQUEST_ID"])
         if not is_stream:
-            return answer_whole(request, ask, lambda answer: AnswerResponse(answer).data)
-        return answer_streamed(
-            request, ask, sse.ProcessWriter(_described_end, request_id=ask.request_id)
-        )
+            return answer_whole(request, ask, _described)
+        writer = sse.ProcessWriter(_described, request_id=ask.request_id)
+        return answer_streamed(request, ask, lambda _running: writer)
 
 
 class QueryView(APIView):
+    @idempotent()
     @extend_schema(request=QueryRequest, responses=QueryAnswerResponse)
     def post(self, request: Request) -> HttpResponseBase:
         """Ask a question, with background if there is any."""
@@ -60,15 +62,12 @@ class QueryView(APIView):
         return answer_whole(
             request,
             ask,
-            lambda answer: {**AnswerResponse(answer).data, "timestamp": timezone.now()},
+            lambda answer: {**_described(answer), "timestamp": timezone.now()},
         )
 
 
-def _described_end(answer: Answer) -> dict[str, Any]:
-    """The whole object less what the tokens before it said."""
-    whole = dict(AnswerResponse(answer).data)
-    del whole["response"]
-    return whole
+def _described(answer: Answer) -> dict[str, Any]:
+    return dict(AnswerResponse(answer).data)
 
 
 def answer_whole(
@@ -76,7 +75,9 @@ def answer_whole(
 ) -> HttpResponseBase:
     try:
         answer = services.process_query(
-            user=request.user, ask=ask, is_abandoned=abandonment_of(request._request)
+            user=request.user,
+            ask=claimed(request, ask),
+            is_abandoned=abandonment_of(request._request),
         )
     except CallerGone:
         return Response(status=_CLIENT_CLOSED_REQUEST)
@@ -84,14 +85,18 @@ def answer_whole(
     return Response(describe(answer))
 
 
-def answer_streamed(request: Request, ask: Ask, writer: sse.Writer) -> HttpResponseBase:
+def answer_streamed(
+    request: Request, ask: Ask, writer: Callable[[services.RunningQuery], sse.Writer]
+) -> HttpResponseBase:
     is_abandoned = abandonment_of(request._request)
-    running = services.start_query(user=request.user, ask=ask, is_abandoned=is_abandoned)
+    running = services.start_query(
+        user=request.user, ask=claimed(request, ask), is_abandoned=is_abandoned
+    )
     ratelimit.tell_tokens(request._request, running.standing)
     try:
         return sse.stream_response(
             running,
-            writer,
+            keeping(request, writer(running)),
             is_abandoned=is_abandoned,
             is_live=request.auth.is_live,  # type: ignore[union-attr]
         )

@@ -10,6 +10,7 @@ from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, viewsets
 from rest_framework.decorators import action
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -69,8 +70,11 @@ class QueryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Owned):
     def filter_queryset(self, queryset: Any) -> Any:
         if self.action != "list":
             return queryset
-        given = self.request.query_params.dict()
-        form = HistoryFilter(data={k: v for k, v in given.items() if k not in ("cursor", "limit")})
+        given = dict(self.request.query_params.lists())
+        filters = {name: given[name] for name in given if name not in ("cursor", "limit")}
+        if repeated := [name for name, values in filters.items() if len(values) > 1]:
+            raise ValidationError({repeated[0][:64]: ["Given more than once."]})
+        form = HistoryFilter(data={name: value for name, [value] in filters.items()})
         form.is_valid(raise_exception=True)
         return queryset.filter(**form.lookups())
 
@@ -84,7 +88,9 @@ class QueryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Owned):
 
     @extend_schema(operation_id="consciousness_queries_destroy_all")
     def destroy_all(self, request: Request) -> Response:
-        """Delete every finished one with its text, and all conversations."""
+        """Delete every finished one with its text, and all conversations. Takes no filters."""
+        for name in request.query_params:  # who sends one does not mean all
+            raise ValidationError({name[:64]: ["All are deleted; there is nothing to choose."]})
         conversations.delete_history(self.asker)
         return Response(status=204)
 

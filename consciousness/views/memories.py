@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from consciousness import memory
+from consciousness.idempotency import idempotent
 from consciousness.memory_serializers import (
     MemoryRequest,
     MemoryResponse,
@@ -54,6 +55,7 @@ class MemoryViewSet(
         results = MemoryResponse(found, many=True).data
         return Response({"next": None, "previous": None, "results": results})
 
+    @idempotent()
     @extend_schema(request=MemoryRequest, responses={201: MemoryResponse})
     def create(self, request: Request) -> Response:
         """Have a fact remembered. The same one again is the same one, with a new `updated_at`."""

@@ -436,12 +436,17 @@ def _words(argument: ast.expr, function: ast.FunctionDef) -> list[str]:
             for node in ast.walk(function)
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == argument.id
         ]
-    results = [
-        branch
-        for source in sources
-        for branch in ([source.body, source.orelse] if isinstance(source, ast.IfExp) else [source])
-    ]
+    results = [branch for source in sources for branch in _branches(source)]
     return [node.value for node in results if isinstance(node, ast.Constant)]  # type: ignore[misc]
+
+
+def _branches(source: ast.expr) -> list[ast.expr]:
+    """`a if … else b`, `{…: a, …: b}[…]`, or the expression itself."""
+    if isinstance(source, ast.IfExp):
+        return [source.body, source.orelse]
+    if isinstance(source, ast.Subscript) and isinstance(source.value, ast.Dict):
+        return source.value.values
+    return [source]
 
 
 def test_every_recorded_action_is_registered_and_every_registered_one_recorded() -> None:

@@ -54,6 +54,15 @@ def public_post(path: str) -> Route:
     return Route(path=f"/api/v1/{path}", methods={"POST": same(422), "OPTIONS": PUBLIC})
 
 
+def openai_post(path: str) -> Route:
+    """Here an empty body is a 400."""
+    return Route(
+        path=f"/v1/{path}",
+        methods={"POST": (401, 400, 403, 400, 401), "OPTIONS": READ, **NOT_READABLE},
+        otherwise=NO_METHOD_FOR_USERS,
+    )
+
+
 def staff_action(path: str, done: int) -> Route:
     return Route(
         path=f"/api/v1/users/{{name}}/{path}",
@@ -214,6 +223,11 @@ ROUTES: dict[str, Route] = {
     "status": Route(
         path="/api/v1/consciousness/status", methods=readable(), otherwise=NO_METHOD_FOR_USERS
     ),
+    "chat-completions": openai_post("chat/completions"),
+    "completions": openai_post("completions"),
+    "embeddings": openai_post("embeddings"),
+    "models": Route(path="/v1/models", methods=readable(), otherwise=NO_METHOD_FOR_USERS),
+    "model": Route(path="/v1/models/{model}", methods=readable(), otherwise=NO_METHOD_FOR_USERS),
     "usage": Route(path="/api/v1/usage", methods=readable(), otherwise=NO_METHOD_FOR_USERS),
     "queries-list": Route(
         path="/api/v1/consciousness/queries",

@@ -22,7 +22,7 @@ def test_an_unknown_path_is_a_problem(program: APIClient, where: str, method: st
     assert body == {"detail": "Not found."}
 
 
-@pytest.mark.parametrize("where", ["/v1", "/v1/", "/v1/models", "/v1/chat/completions/"])
+@pytest.mark.parametrize("where", ["/v1", "/v1/", "/v1/responses", "/v1/audio/speech/"])
 @pytest.mark.parametrize("accept", ["*/*", "text/html"])
 def test_an_unknown_openai_path_is_an_openai_error(
     program: APIClient, where: str, accept: str

@@ -159,12 +159,14 @@ def test_a_listed_origin_may_read_the_api(as_alice: APIClient, settings: Setting
     assert response.status_code == 200
     assert response["Access-Control-Allow-Origin"] == ORIGIN
     assert "Access-Control-Allow-Credentials" not in response
-    assert "X-Request-ID" in response["Access-Control-Expose-Headers"]
+    exposed = response["Access-Control-Expose-Headers"].split(", ")
+    assert {"X-Request-ID", "Retry-After", "Idempotent-Replayed"} <= set(exposed)
     assert "origin" in response["Vary"]
     allowed = preflight(as_alice, ORIGIN)
     assert allowed.status_code == 200
     assert allowed["Access-Control-Allow-Origin"] == ORIGIN
-    assert "authorization" in allowed["Access-Control-Allow-Headers"]
+    sendable = allowed["Access-Control-Allow-Headers"].split(", ")
+    assert {"authorization", "content-type", "idempotency-key"} <= set(sendable)
 
 
 @pytest.mark.parametrize(

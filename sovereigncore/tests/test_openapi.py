@@ -68,6 +68,36 @@ def test_it_says_who_needs_a_credential(document: dict[str, Any]) -> None:
             assert schemes == ([] if path in open_to_all else ["bearer"]), path
 
 
+def test_what_can_be_sent_again_says_by_which_header(document: dict[str, Any]) -> None:
+    """All that asks the model or notes a fact, and nothing else; but nothing of embeddings is
+    kept, so there is nothing to be sent again."""
+    documented = {
+        (method, path)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        for parameter in operation.get("parameters", [])
+        if (parameter["in"], parameter["name"]) == ("header", "Idempotency-Key")
+    }
+    promised = {
+        (method, path)
+        for path, operations in document["paths"].items()
+        for method in operations
+        if method == "post"
+        and path.startswith(("/api/v1/consciousness/", "/v1/"))
+        and path != "/v1/embeddings"
+    }
+    assert documented == promised
+    assert ("post", "/api/v1/consciousness/process") in promised
+    for method, path in documented:
+        (parameter,) = [
+            parameter
+            for parameter in document["paths"][path][method]["parameters"]
+            if parameter["in"] == "header"
+        ]
+        assert parameter["schema"] == {"type": "string", "minLength": 8, "maxLength": 128}
+        assert not parameter.get("required")
+
+
 def test_each_operation_is_named_and_described(document: dict[str, Any]) -> None:
     operations = [operation for entry in document["paths"].values() for operation in entry.values()]
     names = [operation["operationId"] for operation in operations]

@@ -29,3 +29,14 @@ def test_it_leads_to_whom_forgot_their_password() -> None:
 def test_the_links_end_in_no_slash_that_is_optional() -> None:
     page = Client(headers=BROWSER).get("/").content.decode()
     assert "/?" not in page
+
+
+def test_programs_are_told_where_the_apis_begin(settings: Settings) -> None:
+    settings.API_DOCS = False
+    assert Client().get("/").json() == {
+        "name": "SovereignCore",
+        "version": settings.VERSION,
+        "docs": None,
+        "api": "/api/v1",
+        "openai": "/v1",
+    }

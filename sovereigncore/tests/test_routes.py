@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.core.cache import caches
@@ -24,9 +26,9 @@ from sovereigncore.tests.permission_table import (
     ROUTES,
     UNNAMED,
 )
-from tests.stub_engine import StubEngine
+from tests.stub_engine import MODEL, StubEngine
 
-IDS = ("query", "memory", "conversation", "session", "key", "link", "name")
+IDS = ("model", "query", "memory", "conversation", "session", "key", "link", "name")
 
 
 def routes(resolver: URLResolver, prefix: str = "", space: str = "") -> Iterator[tuple[str, str]]:
@@ -63,6 +65,7 @@ def ids(bob: User) -> dict[str, str]:
         "conversation": str(Conversation.objects.create(user=bob, title="bob's").pk),
         "memory": str(Memory.objects.create(user=bob, text="a fact").pk),
         "name": bob.username,
+        "model": MODEL,
         "link": str(Link.objects.all().issue(Purpose.INVITE).pk),
         "engine": str(Upstream.objects.create(name="gpu", url="http://10.0.0.3").pk),
         "alias": str(ModelAlias.objects.create(alias="gpt-4o", model="stub-model").pk),
@@ -126,6 +129,50 @@ def test_every_route_answers_as_the_table_says(
             if response.status_code == 204:  # it may have ended itself
                 client = caller(kind, carrier)
     assert wrong == []
+
+
+def told_by(response: Any) -> tuple[int, dict[str, str], bytes]:
+    """All that a caller can learn from an answer, but for the id of the request."""
+    request_id = response["X-Request-ID"]
+    headers = {**response.headers, "X-Request-ID": ""}
+    return response.status_code, headers, response.content.replace(request_id.encode(), b"")
+
+
+@pytest.mark.parametrize("carrier", ["token", "key"])
+@pytest.mark.parametrize("kind", ["user", "reader", "staff"])
+def test_somebody_elses_object_is_one_that_does_not_exist(
+    kind: str,
+    carrier: str,
+    caller: Callable[..., APIClient],
+    ids: dict[str, str],
+    frozen_time: object,
+) -> None:
+    nowhere = {**dict.fromkeys(ids, str(uuid.uuid4())), "name": "nobody"}
+    of_nobody = {name: route.path for name, route in ROUTES.items() if "{" in route.path}
+    if kind == "staff":  # they administer accounts and invitations, and see no objects of others
+        of_nobody = {
+            name: path
+            for name, path in of_nobody.items()
+            if not {"{name}", "{link}"} & set(path.split("/"))
+        }
+    assert of_nobody
+    client = caller(kind, carrier)
+    different = []
+    for name, path in of_nobody.items():
+        for method in METHODS:
+            answers = []
+            for known in (ids, nowhere):
+                caches["ratelimit"].clear()
+                answers.append(
+                    told_by(
+                        client.generic(
+                            method, path.format(**known), "{}", content_type="application/json"
+                        )
+                    )
+                )
+            if answers[0] != answers[1]:
+                different.append(f"{method} {name}")
+    assert different == []
 
 
 @pytest.mark.parametrize("kind", ["anonymous", "user"])

@@ -1,7 +1,8 @@
 """A real HTTP server that speaks llama.cpp's OpenAI protocol, for tests and benchmarks.
 
-No model: answers are deterministic (`protocol`), misbehaviour is on demand (`behaviours`), and
-every token written is in the ledger (`ledger`). `python -m tests.stub_engine` runs it alone.
+No model: answers are deterministic (`composing`, written by `protocol`), misbehaviour is on demand
+(`behaviours`), and every token written is in the ledger (`ledger`). `python -m tests.stub_engine`
+runs it alone.
 """
 
 from tests.stub_engine.behaviours import Behaviour, Script

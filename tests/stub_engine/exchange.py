@@ -32,7 +32,8 @@ class ClientGone(ExchangeEnded):
 
 @dataclass(slots=True)
 class Exchange:
-    """One request being answered. `generation` is None for a probe (health, models)."""
+    """One request being answered. `generation` is None for a probe (health, models) and for
+    embeddings, whose `prompt_tokens` are counted."""
 
     connection: socket.socket
     stopping: threading.Event
@@ -44,6 +45,7 @@ class Exchange:
     token_delay_s: float = 0.0
     keep_alive: bool = True
     predicted: int = 0
+    prompt_tokens: int = 0
 
     @property
     def streams(self) -> bool:
@@ -84,7 +86,8 @@ class Exchange:
         """Status line and headers; `Content_Length=…` becomes Content-Length, or it is chunked."""
         self.keep_alive = status < HTTPStatus.BAD_REQUEST  # llama.cpp closes after an error
         generates = self.keep_alive and not content_type.startswith("text/html")
-        prompt_tokens = self.generation.prompt_tokens if self.generation and generates else 0
+        read = self.generation.prompt_tokens if self.generation else self.prompt_tokens
+        prompt_tokens = read if generates else 0
         self.ledger.update(self.number, status=status, prompt_tokens=prompt_tokens)
         lines = [
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
@@ -112,7 +115,8 @@ class Exchange:
 
     def send_answer(self) -> None:
         """The whole payload at once; its tokens are counted as soon as the client can have them."""
-        count = len(self.generation.tokens) if self.generation else 0
+        generation = self.generation
+        count = len(generation.tokens) * generation.choices if generation else 0
         with self._counted(count):
             self.send_json(200, self.payload)
 
@@ -128,14 +132,16 @@ class Exchange:
 
     def open_stream(self, generation: Generation) -> None:
         self.send_head(200, "text/event-stream", X_Accel_Buffering="no")
-        self.send_chunk(generation.role_event())
+        for event in generation.role_events():
+            self.send_chunk(event)
 
     def send_tokens(self, generation: Generation, tokens: Iterable[str]) -> None:
         for text in tokens:
             self.wait(self.token_delay_s)
             self.predicted += 1
-            with self._counted(1):
-                self.send_chunk(generation.token_event(text, self.predicted))
+            for index in generation.places:
+                with self._counted(1):
+                    self.send_chunk(generation.token_event(text, self.predicted, index))
 
     def close_stream(self, events: Iterable[bytes]) -> None:
         """The last events and the end of the body, in one write with the ledger closed before."""

@@ -15,10 +15,15 @@ from typing import Any, cast
 from tests.stub_engine.behaviours import PLAYS, Behaviour, Script
 from tests.stub_engine.exchange import ClientGone, Exchange, ExchangeEnded
 from tests.stub_engine.protocol import (
+    CHAT_PATH,
+    COMPLETION_PATH,
+    EMBEDDING_PATH,
     BadRequest,
     Generation,
     describe_error,
     describe_models,
+    describe_properties,
+    describe_vectors,
     parse_request,
     plan_generation,
 )
@@ -94,6 +99,9 @@ class StubHandler(BaseHTTPRequestHandler):
             self._refuse(401, "authentication_error", "Invalid API Key")
         elif self.path == "/v1/models":
             self._answer_probe(describe_models(self.state.n_ctx, self.state.created))
+        elif self.path == "/props":
+            takes_tools = self.state.takes_tools
+            self._reply(describe_properties(self.state.n_ctx, takes_tools=takes_tools))
         elif self.path == "/_stub/ledger":
             self._reply(self._describe_state())
         else:
@@ -105,8 +113,8 @@ class StubHandler(BaseHTTPRequestHandler):
             self._refuse(
                 413, "invalid_request_error", "a Content-Length of at most 32 MiB is required"
             )
-        elif self.path == "/v1/chat/completions":
-            self._answer_chat(raw)
+        elif self.path in (CHAT_PATH, COMPLETION_PATH, EMBEDDING_PATH):
+            self._answer(raw)
         elif not self._is_authorized():
             self._refuse(401, "authentication_error", "Invalid API Key")
         elif self.path == "/_stub/behaviour":
@@ -127,12 +135,12 @@ class StubHandler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "").encode()
         return hmac.compare_digest(given, f"Bearer {self.state.api_key}".encode())
 
-    def _answer_chat(self, raw: bytes) -> None:
+    def _answer(self, raw: bytes) -> None:
         """Record the request, whatever becomes of it, and play its script."""
         state = self.state
         headers = {name.lower(): value for name, value in self.headers.items()}
         try:
-            body, problem = parse_request(raw), ""
+            body, problem = parse_request(raw, self.path), ""
         except BadRequest as error:
             body, problem = {}, str(error)
         # Refusals below use up no queued script: those are for requests that reach the engine.
@@ -143,11 +151,24 @@ class StubHandler(BaseHTTPRequestHandler):
             self._refuse(401, "authentication_error", "Invalid API Key", number)
         elif problem:
             self._refuse(400, "invalid_request_error", problem, number)
+        elif self.path == EMBEDDING_PATH:
+            self._answer_embedding(body, number, script)
         else:
             generation = plan_generation(body, number, state.created)
             if generation.prompt_tokens > state.n_ctx:
                 script = Script(Behaviour.OVERLONG_400)
             self._play(self._exchange(number, generation, generation.completion()), script)
+
+    def _answer_embedding(self, body: dict[str, Any], number: int, script: Script) -> None:
+        if not self.state.has_embeddings:
+            message = "This server does not support embeddings. Start it with `--embeddings`"
+            self._refuse(501, "not_supported_error", message, number)
+            return
+        given = body["input"]
+        vectors = describe_vectors([given] if isinstance(given, str) else given)
+        exchange = self._exchange(number, payload=vectors)
+        exchange.prompt_tokens = vectors["usage"]["prompt_tokens"]
+        self._play(exchange, script)
 
     def _answer_probe(self, payload: Mapping[str, Any]) -> None:
         self._play(self._exchange(payload=payload), self.state.probe_script)

@@ -27,6 +27,7 @@ class StubState:
         self.api_key = api_key or secrets.token_hex(16)
         self.n_ctx = n_ctx
         self.created = int(time.time())
+        self.takes_tools = self.has_embeddings = True
         self.book = Ledger()
         self.stopping = threading.Event()
         self._lock = threading.Lock()
@@ -80,6 +81,7 @@ class StubState:
     def reset(self) -> None:
         """Empty ledger and queue, and the behaviour given at construction."""
         with self._lock:
+            self.takes_tools = self.has_embeddings = True
             self._queue.clear()
             self._default, self._probes = self._first, Script()
         self.book.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from accounts import signing_keys
 from monitoring import audit
+from monitoring.models import AuditEvent
 
 
 class Command(BaseCommand):
@@ -58,7 +59,15 @@ class Command(BaseCommand):
         if step == "activate":
             return signing_keys.activate(text)
         lifetime = timedelta(0) if is_hurried else timedelta(days=settings.REFRESH_TOKEN_DAYS)
-        return signing_keys.retire(text, lifetime=lifetime, now=now)
+        return signing_keys.retire(
+            text, lifetime=lifetime, now=now, activated_at=_last_activation()
+        )
+
+
+def _last_activation() -> datetime | None:
+    """A key may have been prepared long before the others stopped signing."""
+    activations = AuditEvent.objects.filter(action="keys.rotated", detail={"step": "activate"})
+    return activations.order_by("-id").values_list("at", flat=True).first()
 
 
 def _write(path: Path, text: str) -> None:

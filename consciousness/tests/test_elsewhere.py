@@ -1,0 +1,91 @@
+"""A request whose engine fails: once more elsewhere before the first byte, never after it."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from accounts.models import User
+from consciousness.models import Query, UsageDay
+from consciousness.tests.asking import ask, ask_streamed, assert_nothing_runs, chunks, event_of
+from consciousness.tests.several import Several
+from tests.stub_engine import Behaviour, StubEngine
+
+
+@pytest.fixture
+def spare(several: Several, stub: StubEngine, second: StubEngine, settings: Settings) -> StubEngine:
+    """Asked only where the default engine fails."""
+    settings.ENGINE_FIRST_TOKEN_TIMEOUT_S = 0.5
+    several.add("spare", second, priority=9)
+    return second
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour.HTML,
+        Behaviour.ERROR_500_WITH_SECRET,
+        Behaviour.LOADING_503,
+        Behaviour.BUSY_429,
+        Behaviour.UNAUTHORIZED_401,
+        Behaviour.HANG_BEFORE_HEADERS,
+        Behaviour.HANG_BEFORE_FIRST_TOKEN,
+    ],
+)
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_what_one_cannot_answer_another_one_does(
+    as_alice: APIClient,
+    stub: StubEngine,
+    spare: StubEngine,
+    behaviour: Behaviour,
+    is_streamed: bool,
+) -> None:
+    stub.behave(behaviour)
+    if is_streamed:
+        events = [event_of(part) for part in chunks(ask_streamed(as_alice, "Count to 3"))]
+        assert "".join(data["text"] for name, data in events if name == "token") == "1 2 3"
+    else:
+        assert ask(as_alice, "Count to 3").json()["response"] == "1 2 3"
+    query = Query.objects.get()
+    assert (query.engine, query.status, query.completion_tokens) == ("spare", "completed", 3)
+    assert (len(stub.ledger), len(spare.ledger)) == (1, 1)
+    assert_nothing_runs(stub)
+    assert spare.wait_idle()
+
+
+def test_one_that_is_dead_is_no_obstacle(
+    as_alice: APIClient, stub: StubEngine, spare: StubEngine
+) -> None:
+    stub.stop()
+    assert [ask(as_alice, "Count to 3").status_code for _ in range(5)] == [200] * 5
+    assert len(spare.ledger) == 5
+
+
+def test_after_the_first_byte_nobody_else_goes_on(
+    as_alice: APIClient, alice: User, stub: StubEngine, spare: StubEngine
+) -> None:
+    stub.behave(Behaviour.DIE_MID_STREAM, after_tokens=2)
+    response = ask(as_alice, "Count to 9")
+    assert (response.status_code, response.json()["code"]) == (502, "engine_bad_reply")
+    assert spare.ledger == []
+    assert UsageDay.objects.get(user=alice).completion_tokens == 2
+
+
+def test_what_is_the_callers_own_fault_is_nobody_elses_business(
+    as_alice: APIClient, stub: StubEngine, spare: StubEngine
+) -> None:
+    stub.behave(Behaviour.OVERLONG_400)
+    assert ask(as_alice).status_code == 422
+    assert spare.ledger == []
+
+
+def test_where_all_fail_the_last_ones_failure_is_told(
+    as_alice: APIClient, stub: StubEngine, spare: StubEngine
+) -> None:
+    stub.behave(Behaviour.HTML)
+    spare.behave(Behaviour.BUSY_429)
+    response = ask(as_alice)
+    assert (response.status_code, response.json()["code"]) == (503, "engine_busy")
+    assert (len(stub.ledger), len(spare.ledger)) == (1, 1)
+    assert_nothing_runs(stub)

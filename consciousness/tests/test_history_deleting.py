@@ -1,0 +1,171 @@
+"""Deleting one's own history: one query, or all of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from rest_framework.test import APIClient
+
+from accounts.models import User
+from consciousness import conversations
+from consciousness.models import (
+    ACTIVE,
+    Conversation,
+    IdempotentRequest,
+    Query,
+    QueryContent,
+    Status,
+    UsageDay,
+)
+from consciousness.tests.asking import (
+    QUERIES,
+    a_query,
+    ask,
+    ask_streamed,
+    assert_nothing_runs,
+    chunks,
+    event_of,
+)
+from tests.stub_engine import StubEngine
+
+CONVERSATIONS = "/api/v1/consciousness/conversations"
+
+
+def ids(client: APIClient) -> list[str]:
+    return [row["id"] for row in client.get(QUERIES).json()["results"]]
+
+
+def test_one_is_deleted_with_its_text_and_what_it_used_stays_counted(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    kept, deleted = (ask(as_alice, f"Count to {n}").json()["query_id"] for n in (2, 3))
+    used = UsageDay.objects.values().get()
+    response = as_alice.delete(f"{QUERIES}/{deleted}")
+    assert (response.status_code, response.content) == (204, b"")
+    assert ids(as_alice) == [kept]
+    assert as_alice.get(f"{QUERIES}/{deleted}").status_code == 404
+    assert as_alice.delete(f"{QUERIES}/{deleted}").status_code == 404
+    assert QueryContent.objects.get().prompt == "Count to 2"
+    assert UsageDay.objects.values().get() == used
+
+
+@pytest.mark.parametrize("status", [Status.COMPLETED, Status.CANCELLED, Status.FAILED])
+def test_every_finished_one_can_be_deleted(
+    as_alice: APIClient, alice: User, status: Status
+) -> None:
+    query = a_query(alice, status=status)
+    assert as_alice.delete(f"{QUERIES}/{query.id}/").status_code == 204
+    assert not Query.objects.exists()
+
+
+@pytest.mark.parametrize("status", ACTIVE)
+def test_one_that_is_not_finished_cannot(as_alice: APIClient, alice: User, status: Status) -> None:
+    query = a_query(alice, status=status)
+    response = as_alice.delete(f"{QUERIES}/{query.id}")
+    assert (response.status_code, response.json()["code"]) == (409, "query_active")
+    assert Query.objects.get() == query
+
+
+def test_one_that_runs_can_be_deleted_once_it_has_ended(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    stream = chunks(ask_streamed(as_alice, "Count to 3"))
+    next(stream)
+    (running,) = ids(as_alice)
+    assert as_alice.delete(f"{QUERIES}/{running}").status_code == 409
+    assert event_of(list(stream)[-1])[0] == "done"
+    assert as_alice.delete(f"{QUERIES}/{running}").status_code == 204
+
+
+def test_somebody_elses_is_as_good_as_none(as_alice: APIClient, bob: User) -> None:
+    for status in (Status.COMPLETED, Status.RUNNING):
+        query = a_query(bob, status=status)
+        foreign = as_alice.delete(f"{QUERIES}/{query.id}")
+        unknown = as_alice.delete(f"{QUERIES}/{uuid.uuid4()}")
+        bodies = [response.json() for response in (foreign, unknown)]
+        for body in bodies:
+            del body["request_id"]
+        assert (foreign.status_code, unknown.status_code) == (404, 404)
+        assert bodies[0] == bodies[1]
+    assert Query.objects.count() == 2
+
+
+def test_to_delete_is_to_write(
+    anonymous: APIClient, alice: User, client_of: Callable[..., APIClient]
+) -> None:
+    query = a_query(alice)
+    for path in (QUERIES, f"{QUERIES}/{query.id}"):
+        assert anonymous.delete(path).status_code == 401
+        assert client_of(alice, "read").delete(path).status_code == 403
+    assert Query.objects.get() == query
+    assert client_of(alice, "write").delete(QUERIES).status_code == 204
+
+
+def test_all_are_deleted_with_conversations_and_texts_and_nobody_elses(
+    as_alice: APIClient, as_bob: APIClient, alice: User, stub: StubEngine
+) -> None:
+    for client in (as_alice, as_bob):
+        assert ask(client, "Count to 2").status_code == 200
+        assert ask(client, "Count to 3", conversation="new").status_code == 200
+    used = UsageDay.objects.values().get(user=alice)
+    bobs = ids(as_bob)
+    response = as_alice.delete(QUERIES)
+    assert (response.status_code, response.content) == (204, b"")
+    assert ids(as_alice) == []
+    assert as_alice.get(CONVERSATIONS).json()["results"] == []
+    assert ids(as_bob) == bobs
+    assert QueryContent.objects.count() == 2
+    assert Conversation.objects.count() == 1
+    assert UsageDay.objects.values().get(user=alice) == used
+    assert as_alice.delete(QUERIES).status_code == 204, "nothing left is fine"
+
+
+@pytest.mark.parametrize("more", [{}, {"conversation": "new"}])
+def test_one_that_runs_meanwhile_ends_as_it_would_have(
+    as_alice: APIClient, stub: StubEngine, more: dict[str, Any]
+) -> None:
+    ask(as_alice, "Count to 2")
+    stream = chunks(ask_streamed(as_alice, "Count to 3", **more))
+    next(stream)
+    running, _earlier = ids(as_alice)
+    assert as_alice.delete(QUERIES).status_code == 204
+    assert ids(as_alice) == [running]
+    name, done = event_of(list(stream)[-1])
+    assert (name, done["query_id"], done["usage"]["completion_tokens"]) == ("done", running, 3)
+    query = Query.objects.get()
+    assert (query.status, query.content.response) == (Status.COMPLETED, "1 2 3")
+    assert_nothing_runs(stub)
+
+
+def test_a_filter_does_not_choose_what_is_deleted(as_alice: APIClient, alice: User) -> None:
+    for status in (Status.COMPLETED, Status.FAILED):
+        a_query(alice, status=status)
+    response = as_alice.delete(f"{QUERIES}?status=failed")
+    assert (response.status_code, list(response.json()["errors"])) == (422, ["status"])
+    assert Query.objects.count() == 2
+
+
+def test_all_go_in_batches(
+    as_alice: APIClient, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "_BATCH", 10)
+
+    def statements(rows: int) -> int:
+        for number in range(rows):
+            talk = Conversation.objects.create(user=alice, title="A talk")
+            QueryContent.objects.create(query=a_query(alice, conversation=talk), prompt=str(number))
+        with CaptureQueriesContext(connection) as captured:
+            assert as_alice.delete(QUERIES).status_code == 204
+        assert not Query.objects.exists()
+        assert not Conversation.objects.exists()
+        return len(captured)
+
+    a_batch = statements(2) - statements(0)
+    assert statements(10) - statements(0) == a_batch
+    assert statements(30) - statements(0) == 3 * a_batch
+    assert not IdempotentRequest.objects.exists()
