@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
 from tests.browser.console import answer_of, ask, begin_anew, expect, fill_in, open_page, sign_in
+from tests.outbox import deliver, recipient_of, token_in
 from tests.platform import PASSWORD, Platform
 from tests.stub_engine import StubEngine
 
@@ -150,15 +149,8 @@ def test_an_address_is_changed_by_a_mail_to_it(platform: Platform, member: str, 
     address.get_by_role("button", name="Change address").click()
     told = f"A mail with a link is on its way to {member}@example.com."
     expect(address.get_by_role("status")).to_contain_text(told)
-    platform.manage("housekeeping", "--now")
-    outbox = Path(platform.environment["DATA_DIR"]) / "outbox"
-    (link,) = {
-        found
-        for mail in outbox.glob("*.eml")
-        if f"To: {member}@example.com" in mail.read_text()
-        for found in re.findall(r"^http\S+token=\S+$", mail.read_text(), re.MULTILINE)
-    }
-    page.goto(link)
+    (mail,) = [m for m in deliver(platform) if recipient_of(m) == f"{member}@example.com"]
+    page.goto(f"/email-change/confirm?token={token_in(mail)}")
     page.get_by_role("button").click()
     page.goto("/#/account")
     expect(address).to_contain_text(f"Mails go to {member}@example.com.")
