@@ -1,4 +1,4 @@
-"""The front page, for people and for programs."""
+"""The front page: the web console for people, a few facts for programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
+
+from sovereigncore import console
 
 
 @csrf_exempt
@@ -19,8 +21,12 @@ def home(request: HttpRequest) -> HttpResponse:
             "version": settings.VERSION,
             "api_docs": settings.API_DOCS,
             "may_register": settings.REGISTRATION_MODE in ("open", "verified"),
+            "assets": console.address(),
+            "modules": console.modules(),
         }
-        return render(request, "home.html", context)
+        page = render(request, "console/console.html", context)
+        page["Cache-Control"] = "no-cache"  # it names the release's files: always asked for anew
+        return page
     return JsonResponse(
         {
             "name": "SovereignCore",

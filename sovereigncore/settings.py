@@ -119,7 +119,7 @@ MIDDLEWARE = [
     "sovereigncore.middleware.NoStoreMiddleware",
     "csp.middleware.CSPMiddleware",
     "django_permissions_policy.PermissionsPolicyMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "sovereigncore.console.StaticFilesMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "sovereigncore.ratelimit.RateLimitHeadersMiddleware",
     "sovereigncore.middleware.MethodNotAllowedMiddleware",
@@ -463,6 +463,8 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 WHITENOISE_MAX_AGE = 3600
 WHITENOISE_ALLOW_ALL_ORIGINS = False
+# The console's address holds a digest of its files, so what is there never changes.
+WHITENOISE_IMMUTABLE_FILE_TEST = r"^/static/console/[0-9a-f]{12}/"
 # Set by gunicorn.conf.py for its workers, not by operators.
 PROMETHEUS_MULTIPROC_DIR = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -16,12 +15,12 @@ import httpx2
 import pytest
 from django_otp.oath import TOTP
 
+from tests.browser.conftest import TIMEOUT_S
 from tests.platform import PASSWORD, ROOT, Platform, running_platform
 from tests.stub_engine import StubEngine
 
 pytestmark = pytest.mark.browser
 
-TIMEOUT_S = 30.0
 NEW_PASSWORD = "Another-Horse-8-Battery"
 
 
@@ -42,41 +41,6 @@ def platform() -> Iterator[Platform]:
         finally:
             worker.terminate()
             worker.wait(TIMEOUT_S)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    assert path, "install Chromium (Debian: apt-get install chromium)"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium: Any, platform: Platform) -> Iterator[Any]:
-    """A page of its own, that complains about nothing and asks nobody else for anything."""
-    context = chromium.new_context(base_url=platform.url)
-    page = context.new_page()
-    page.set_default_timeout(TIMEOUT_S * 1000)
-    complaints: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: complaints.extend(_complaint(message)))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    yield page
-    context.close()
-    assert complaints == []
-    assert [url for url in asked if not url.startswith((platform.url, "data:"))] == []
-
-
-def _complaint(message: Any) -> list[str]:
-    # Chromium calls every answer of 400 and up an error; those are asked for here.
-    is_one = message.type == "error" and "status of 4" not in message.text
-    return [message.text] if is_one else []
 
 
 def newest_link(platform: Platform, address: str, *, after: int) -> str:
