@@ -23,6 +23,7 @@ from sovereigncore.strict import StrictBooleanField, StrictCharField
 MAX_MESSAGES = 256
 MAX_TOOLS = 64
 _MAX_CALLS = 128
+_MAX_CALLS_IN_ALL = 512
 _MAX_ID_CHARACTERS = 128
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -81,6 +82,23 @@ class Message(ProtocolSerializer):
         if not is_said:
             raise serializers.ValidationError({"content": ["This field is required."]})
         return attrs
+
+
+class Messages(serializers.ListSerializer[Any]):
+    """Counted before they are looked into: fifteen thousand calls fit into a body, and checking
+    those would take most of a second."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(child=Message(), allow_empty=False, max_length=MAX_MESSAGES, **options)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        entries = data if isinstance(data, list) else []
+        given = [entry.get("tool_calls") for entry in entries if isinstance(entry, dict)]
+        if sum(len(calls) for calls in given if isinstance(calls, list)) > _MAX_CALLS_IN_ALL:
+            message = f"At most {_MAX_CALLS_IN_ALL} tool calls in all."
+            raise serializers.ValidationError({"non_field_errors": [message]})
+        checked: list[Any] = super().to_internal_value(data)
+        return checked
 
 
 _ROLES_OWN = {

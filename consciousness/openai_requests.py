@@ -21,9 +21,8 @@ from consciousness.openai_fields import (
     StopField,
 )
 from consciousness.openai_messages import (
-    MAX_MESSAGES,
     MAX_TOOLS,
-    Message,
+    Messages,
     NameField,
     Tool,
     ToolChoiceField,
@@ -123,9 +122,7 @@ class GeneratingRequest(ProtocolRequest):
 
 
 class ChatRequest(GeneratingRequest):
-    messages: serializers.BaseSerializer[Any] = serializers.ListSerializer(
-        child=Message(), allow_empty=False, max_length=MAX_MESSAGES
-    )
+    messages = Messages()
     max_completion_tokens = StrictIntegerField(required=False, min_value=1, max_value=MAX_TOKENS)
     logprobs = StrictBooleanField(required=False)
     top_logprobs = StrictIntegerField(required=False, min_value=0, max_value=20)

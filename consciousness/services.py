@@ -275,6 +275,8 @@ class RunningQuery:
         self, choice: Choice, generation: Generation, slot: Slot
     ) -> Iterator[Chunk | None]:
         for chunk in generation:
+            # Where the lease was lost all the same, to a caller who read nothing for half a minute,
+            # the answer goes on: one more than its slots is the engine's own line's business.
             slot.renew()
             self._accepted.renew_if_due()
             if chunk is not None:

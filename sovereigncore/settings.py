@@ -343,7 +343,7 @@ if WEB_THREADS < QUEUE_LIMIT + ENGINE_SLOTS + 32:
 # --- Awareness -------------------------------------------------------------------------------
 GOVERNOR = {
     "cpu_conserve_percent": env.number(
-        "GOVERNOR_CPU_CONSERVE_PERCENT", 85, at_least=1, at_most=100
+        "GOVERNOR_CPU_CONSERVE_PERCENT", 85, at_least=1, at_most=101
     ),
     "memory_conserve_percent": env.number(
         "GOVERNOR_MEMORY_CONSERVE_PERCENT", 85, at_least=1, at_most=100

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from django.core.management import get_commands
 from prometheus_client import REGISTRY
 
 import monitoring.metrics  # noqa: F401 - registers the metrics
+
+pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ("accounts", "consciousness", "monitoring")

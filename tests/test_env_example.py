@@ -11,6 +11,8 @@ import pytest
 
 from sovereigncore.environment import Environment
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parent.parent
 _ASSIGNMENT = re.compile(r"^#([A-Z][A-Z0-9_]*)=(.*)$", flags=re.MULTILINE)
 

@@ -18,6 +18,8 @@ import pytest
 
 from tests.stub_engine import CANARY_SECRET, MODEL, Behaviour, RequestRecord, StubEngine
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 5.0
 NOTICE_LIMIT_S = 0.25  # it takes under 1 ms; the rest is for a busy machine

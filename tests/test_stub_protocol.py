@@ -12,6 +12,8 @@ import pytest
 from tests.stub_engine import Behaviour, StubEngine
 from tests.test_stub_engine import ask, connect, only_record, read_events
 
+pytestmark = pytest.mark.once
+
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": CITY}}
 

@@ -9,8 +9,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from scripts.write_env import write_env
 from tests.launcher import ROOT, clean_environment
+
+pytestmark = pytest.mark.once
 
 
 def test_env_is_written_privately_and_the_settings_accept_it(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ from consciousness.tests.admitting import (
 from tests.parallel import in_parallel
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def _small(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ from tests.log_capture import LogCapture
 from tests.server_process import find_free_port
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def _small(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

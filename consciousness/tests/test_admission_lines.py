@@ -11,6 +11,8 @@ from consciousness.admission.policy import Line, Terms, Verdict, retry_after_s, 
 from consciousness.tests.clocked_lines import Clock, a_request, enter, local_line, shared_line
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.once
+
 GRANTED, WAITING, UNKNOWN = Verdict.GRANTED, Verdict.WAITING, Verdict.UNKNOWN
 
 

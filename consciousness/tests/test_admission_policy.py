@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import hypothesis.strategies as st
+import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
@@ -24,6 +25,8 @@ from consciousness.admission.ledger import Ledger
 from consciousness.admission.policy import Request, Standing, Terms, Verdict, waiting_share
 from consciousness.tests.clocked_lines import Clock, a_request, local_line, shared_line
 from tests.servers import RedisServer
+
+pytestmark = pytest.mark.once
 
 LIMIT = 8
 ENGINES = {"one": 1, "two": 2, "three": 3}

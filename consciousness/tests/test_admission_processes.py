@@ -23,6 +23,8 @@ from consciousness.tests.admitting import (
 from tests import environment
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 LEASE_S, TICKET_S = 3.0, 1.5
 CAPACITY = 2

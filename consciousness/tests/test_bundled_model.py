@@ -14,6 +14,8 @@ import pytest
 from consciousness import bundled_model
 from consciousness.bundled_model import ModelDamaged, ModelMissing, NotAModel
 
+pytestmark = pytest.mark.once
+
 
 def gguf(*, version: int = 3, tensors: int = 1, keys: int = 1) -> bytes:
     return b"GGUF" + struct.pack("<IQQ", version, tensors, keys) + b"the rest"

@@ -21,6 +21,8 @@ from consciousness.tests.raw_server import (
 )
 from tests.stub_engine import MODEL, Behaviour, StubEngine
 
+pytestmark = pytest.mark.once
+
 HELLO = Prompt(messages=({"role": "user", "content": "Hello"},), temperature=0.5, max_tokens=9)
 NONE = Model(id="any", owned_by="", context_tokens=None)
 STREAM_HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"

@@ -8,6 +8,8 @@ import pytest
 
 from consciousness.engine_breaker import FAILURES_TO_OPEN, QUIET_S, TRIAL_S, Breaker, Circuit
 
+pytestmark = pytest.mark.once
+
 
 class Clock:
     now_s = 1000.0

@@ -36,6 +36,8 @@ from consciousness.tests.raw_server import RawServer
 from tests.log_capture import LogCapture
 from tests.stub_engine import Behaviour, StubEngine
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:

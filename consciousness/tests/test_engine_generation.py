@@ -23,6 +23,8 @@ from consciousness.tests.generating import (
 from consciousness.tests.raw_server import RawServer
 from tests.stub_engine import Behaviour, StubEngine
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:

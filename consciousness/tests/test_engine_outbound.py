@@ -32,6 +32,8 @@ from consciousness.tests.generating import a_deaf_port, takes_at_most
 from consciousness.tests.raw_server import RawServer, models_reply
 from tests.log_capture import LogCapture
 
+pytestmark = pytest.mark.once
+
 METADATA = "169.254.169.254"
 REFUSED = [
     METADATA,

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from consciousness import engine_errors as errors
 from consciousness.engine_stream import Chunk, Tally, Usage, chunks_of
 
+pytestmark = pytest.mark.once
+
 BIG = 10**9
 DONE = b"data: [DONE]\n\n"
 

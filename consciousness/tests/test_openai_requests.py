@@ -30,6 +30,8 @@ MESSAGES: dict[str, tuple[Any, str]] = {
     "null": ({"messages": None}, "messages"),
     "empty": ({"messages": []}, "messages"),
     "text": ({"messages": "hi"}, "messages"),
+    "a number": ({"messages": 5}, "messages"),
+    "true": ({"messages": True}, "messages"),
     "an object": ({"messages": user("hi")}, "messages"),
     "257": ({"messages": [user("hi")] * 257}, "messages"),
     "200,001 characters": ({"messages": [user("x" * 200_001)]}, "messages"),
@@ -100,6 +102,10 @@ MESSAGES: dict[str, tuple[Any, str]] = {
     "a call without an id": (
         message("assistant", tool_calls=[{**CALL, "id": ""}]),
         "messages.0.tool_calls.0.id",
+    ),
+    "513 calls together": (
+        {"messages": [{"role": "assistant", "tool_calls": [CALL] * 57}] * 9},
+        "messages",
     ),
     "129 calls": (message("assistant", tool_calls=[CALL] * 129), "messages.0.tool_calls"),
 }

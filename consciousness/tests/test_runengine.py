@@ -31,6 +31,8 @@ from consciousness.tests.running_engine import (
     wait_until_said,
 )
 
+pytestmark = pytest.mark.once
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 

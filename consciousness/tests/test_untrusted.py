@@ -13,6 +13,8 @@ from consciousness import memory
 from consciousness.models import Memory
 from consciousness.untrusted import DELIMITER, as_data, as_one_line
 
+pytestmark = pytest.mark.once
+
 # Control tokens of the models that people run, by what their templates call them.
 TOKENS = [
     *("<bos>", "<eos>", "<pad>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>"),

@@ -18,6 +18,8 @@ from monitoring.governor import (
 from monitoring.sensors import HostReadings
 from monitoring.tests.readings import LIMITS, NOTHING_KNOWN, some
 
+pytestmark = pytest.mark.once
+
 FULL, CONSERVING, SURVIVAL = Mode.FULL, Mode.CONSERVING, Mode.SURVIVAL
 GOOD, TIGHT, DIRE = (some(memory_percent=value) for value in (50.0, 90.0, 96.0))
 IN_THE_MARGIN = some(memory_percent=82.0)

@@ -19,6 +19,8 @@ from monitoring import sensors
 from monitoring.sensors import HostSensors, silicon_id
 from monitoring.tests.readings import NOTHING_KNOWN
 
+pytestmark = pytest.mark.once
+
 MIB = 1024 * 1024
 
 

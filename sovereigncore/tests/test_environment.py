@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from sovereigncore.environment import Environment, weakness_of_secret
 from tests.log_capture import LogCapture
 
+pytestmark = pytest.mark.once
+
 Read = Callable[..., Environment]
 GOOD_SECRET = "Tz4kQ9wLm2Xc7VbN1pRs8YdF3hJg6Ka0"
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("sovereigncore", "accounts", "consciousness", "monitoring")
 FOR_APPS = {f"sovereigncore.{name}" for name in ("api", "errors", "strict", "ratelimit")}

@@ -45,6 +45,9 @@ RIGHTFUL = {"last_login", "last_used_at", "token_epoch", "revoked_at"}
 RIGHTFUL_OF = {"user-disable": {"is_active"}, "user-enable": {"is_active"}}
 
 
+_REFUSED_AT_ONCE = 10  # unknown fields are named in a refusal, up to so many
+
+
 def writes() -> Iterator[tuple[str, str]]:
     for name, route in ROUTES.items():
         for method in ("POST", "PUT", "PATCH", "DELETE"):
@@ -94,14 +97,31 @@ def test_no_field_is_written_that_a_route_does_not_know(
     path = ROUTES[name].path.format_map(theirs)
     known = BODIES.get(name, {})
     before = kept(name)
-    for field in fields_but_for(known):
+    batches = list(batched(fields_but_for(known), _REFUSED_AT_ONCE))
+    while batches:
+        fields = batches.pop()
         caches["ratelimit"].clear()
-        value = True if field.startswith("is_") else "admin"
-        body = json.dumps({**known, field: value})
+        values = {field: field.startswith("is_") or "admin" for field in fields}
+        body = json.dumps({**known, **values})
         response = client.generic(method, path, body, content_type="application/json")
-        assert response.status_code < 500, field
-        Session.objects.exclude(pk=session.pk).delete()  # of a login, which ignores the field
-        assert kept(name) == before, field
+        assert response.status_code < 500, fields
+        if response.status_code == 422 and not set(fields) <= set(_named(response)):
+            # One that the route knows may have been let through behind one that it does not.
+            batches += [[field] for field in fields] if len(fields) > 1 else []
+        Session.objects.exclude(pk=session.pk).delete()  # of a login, which ignores the fields
+        assert kept(name) == before, fields
         # What a logout or a disabling did, for the next round.
         Session.objects.update(revoked_at=None)
         User.objects.update(token_epoch=0, is_active=True)
+
+
+def _named(response: Any) -> dict[str, list[str]]:
+    """The fields that a refusal names; pages name none."""
+    is_json = response["Content-Type"].endswith("json")
+    errors: dict[str, list[str]] = response.json()["errors"] if is_json else {}
+    return errors
+
+
+def batched(names: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(names), size):
+        yield names[start : start + size]

@@ -13,6 +13,8 @@ from rest_framework.test import APIClient
 
 from sovereigncore.tests.permission_table import ROUTES
 
+pytestmark = pytest.mark.once
+
 DOCUMENTED_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 # The document itself and its viewer; pages; and what only probes and scrapers ask.
 NOT_API = {

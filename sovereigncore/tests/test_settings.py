@@ -15,6 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 from tests import environment
 from tests.rsa_keys import pem_of, rsa_key
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 SETTINGS = ROOT / "sovereigncore/settings.py"
 TIMEOUT_S = 30
