@@ -279,9 +279,9 @@ def test_a_query_costs_few_statements(
     as_alice: APIClient, stub: StubEngine, django_assert_max_num_queries: Callable[..., object]
 ) -> None:
     """Who asks, facts, the reservation with its row, the slot, the settlement with its text; and
-    the two ends of each of two transactions."""
+    the turn and the two ends of each of two transactions."""
     ask(as_alice, CAPITAL)
-    with django_assert_max_num_queries(14):  # type: ignore[attr-defined]
+    with django_assert_max_num_queries(15):  # type: ignore[attr-defined]
         ask(as_alice, CAPITAL)
 
 
