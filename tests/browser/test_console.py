@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -144,7 +144,8 @@ def test_what_was_kept_is_looked_for_until_it_is_there(
 ) -> None:
     """The history comes late, as from a server that has much to do, and once not at all."""
     stub.behave(Behaviour.HANG_MID_STREAM, after_tokens=3)
-    answers = iter([{"status": 503}, {"json": {"next": None, "previous": None, "results": []}}])
+    nothing = {"next": None, "previous": None, "results": []}
+    answers: Iterator[dict[str, Any]] = iter([{"status": 503}, {"json": nothing}])
 
     def answer(route: Any) -> None:
         told = next(answers, None)
