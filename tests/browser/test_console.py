@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -139,6 +139,27 @@ def test_what_was_written_until_a_stop_stays_as_the_turn(
     expect(page.get_by_role("article").first.locator("[data-slot=answer]")).to_have_text("1 2 3")
 
 
+def test_what_was_kept_is_looked_for_until_it_is_there(
+    stub: StubEngine, member: str, page: Any
+) -> None:
+    """The history comes late, as from a server that has much to do, and once not at all."""
+    stub.behave(Behaviour.HANG_MID_STREAM, after_tokens=3)
+    nothing = {"next": None, "previous": None, "results": []}
+    answers: Iterator[dict[str, Any]] = iter([{"status": 503}, {"json": nothing}])
+
+    def answer(route: Any) -> None:
+        told = next(answers, None)
+        route.fulfill(**told) if told else route.continue_()
+
+    page.route("**/consciousness/queries?*", answer)
+    turn = send(page, "count to 9")
+    expect(turn.locator("[data-slot=answer]")).to_have_text("1 2 3")
+    page.get_by_role("button", name="Stop").click()
+    expect(turn).to_contain_text("You stopped this answer.")
+    expect(page).to_have_url(re.compile("#/chat/"))
+    assert next(answers, None) is None
+
+
 def test_a_question_stopped_before_its_answer_began_is_there_to_be_asked_again(
     stub: StubEngine, member: str, page: Any
 ) -> None:
@@ -265,6 +286,14 @@ def test_an_answer_that_breaks_off_says_so_and_can_be_asked_for_again(
     turn.get_by_role("button", name="Try again").click()
     second = page.get_by_role("article").nth(1)
     expect(second.locator("[data-slot=answer]")).to_have_text("1 2 3 4 5 6")
+    page.reload()
+    turn = page.get_by_role("article").first
+    expect(turn).to_contain_text("Interrupted: The engine sent something that cannot be used.")
+    question(page).fill("half a thought")
+    turn.get_by_role("button", name="Try again").click()
+    third = page.get_by_role("article").nth(2)
+    expect(third.locator("[data-slot=answer]")).to_have_text("1 2 3 4 5 6")
+    expect(question(page)).to_have_value("half a thought")
 
 
 def test_a_server_that_cannot_be_reached_costs_nothing_written(member: str, page: Any) -> None:

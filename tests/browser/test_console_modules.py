@@ -185,3 +185,22 @@ def test_answers_that_are_no_problem_objects_are_understood_too(run: Any) -> Non
     assert run(script, [401, told, {"Retry-After": "7"}]) == ["invalid_grant", "no", 7]
     date = {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}
     assert run(script, [503, "{}", date]) == ["", "", None]
+
+
+def test_what_could_not_be_sent_is_nobody_elses_draft(run: Any) -> None:
+    script = """async () => {
+        const { Composer, draftKeeper, forgetDrafts } = await load("composer.js");
+        const { clone } = await load("dom.js");
+        const draft = () => {
+            const slots = clone("chat");
+            new Composer(slots, { conversation: null });
+            return slots.input.value;
+        };
+        const keep = draftKeeper();
+        keep(null, "mine");
+        const own = draft();
+        forgetDrafts();
+        keep(null, "too late");
+        return [own, draft()];
+    }"""
+    assert run(script) == ["mine", ""]

@@ -1,19 +1,21 @@
 // A conversation: what was said, and what is being said.
 
 import { announce } from "./announce.js";
-import * as api from "./api.js";
-import { Composer, keepDraft } from "./composer.js";
-import { ask } from "./dialogs.js";
+import { Composer, draftKeeper } from "./composer.js";
+import {
+  askToDelete,
+  askToRename,
+  readConversation,
+  readTurns,
+  titleFor,
+} from "./conversation.js";
 import { clone, whileBusy } from "./dom.js";
 import { Exchange, runningIn } from "./exchange.js";
 import { Problem, sentenceFor, wordsFor } from "./problems.js";
 import { rename as renameAddress } from "./router.js";
 import { Turn } from "./turn.js";
 
-const PATH = "consciousness/conversations";
-const PAGE = 20;
 const NEW = "New conversation";
-const LONGEST_TITLE = 100;
 // An answer that another tab has asked for is looked for this often, and this many times.
 const LOOK_AGAIN_MS = 3000;
 const LOOKS = 40;
@@ -85,13 +87,14 @@ class Chat {
     log.setAttribute("aria-busy", "true"); // nobody wants all of it read out
     try {
       const [conversation, page] = await Promise.all([
-        api.get(`${PATH}/${this.#id}`),
-        this.#page(null),
+        readConversation(this.#id),
+        readTurns(this.#id),
       ]);
       if (this.#isGone) return;
+      problem.hidden = true;
       this.#nameIt(conversation.title);
       this.#cursor = page.cursor;
-      log.replaceChildren(...page.turns);
+      log.replaceChildren(...page.turns.map((query) => this.#turnOf(query)));
       this.#scrollToEnd();
       if (page.isUnfinished && !runningIn(this.#id)) this.#lookAgain(looksLeft);
     } catch (error) {
@@ -116,30 +119,25 @@ class Chat {
     }, LOOK_AGAIN_MS);
   }
 
-  async #page(cursor) {
-    // The history tells more than the conversation's messages do, and its newest page comes first.
-    const found = await api.page("consciousness/queries", {
-      conversation: this.#id,
-      limit: PAGE,
-      cursor,
-    });
-    const kept = found.results.filter((query) => query.prompt !== null).reverse();
-    return {
-      cursor: found.cursor,
-      turns: kept.map((query) => turnOf(query).root),
-      isUnfinished: found.results.some(({ status }) => status === "queued" || status === "running"),
-    };
+  #turnOf(query) {
+    const turn = new Turn(query.prompt);
+    const text = query.response ?? "";
+    const problem = new Problem({ status: 0, code: query.error_code });
+    const notes = { cancelled: stopNote(text), failed: failureNote(text, problem) };
+    const tryAgain = query.status === "failed" ? this.#again(query.prompt) : null;
+    turn.showEnd(text, { told: query, note: notes[query.status], tryAgain });
+    return turn.root;
   }
 
   async #showEarlier() {
     const { log, scroller, earlier, problem } = this.#slots;
     try {
-      const page = await this.#page(this.#cursor);
+      const page = await readTurns(this.#id, this.#cursor);
       const fromEnd = scroller.scrollHeight - scroller.scrollTop;
       this.#cursor = page.cursor;
       earlier.hidden = this.#cursor === null;
       log.setAttribute("aria-busy", "true");
-      log.prepend(...page.turns);
+      log.prepend(...page.turns.map((query) => this.#turnOf(query)));
       scroller.scrollTop = scroller.scrollHeight - fromEnd;
       requestAnimationFrame(() => log.removeAttribute("aria-busy"));
     } catch (error) {
@@ -153,12 +151,12 @@ class Chat {
   #send(prompt) {
     const exchange = new Exchange(prompt, this.#id);
     const asked = this.#id;
+    const keepDraft = draftKeeper();
     exchange.finished.then(() => {
       // Also when nobody looks any more.
       if (exchange.state !== "done" && !exchange.text) keepDraft(asked, prompt);
       if (exchange.conversation) this.#list.reload();
     });
-    this.#composer.clear();
     this.#attach(exchange);
     this.#scrollToEnd();
   }
@@ -209,15 +207,13 @@ class Chat {
 
   #showStopped(exchange, turn) {
     announce("Stopped.");
-    const note = exchange.text ? "You stopped this answer." : "Stopped before anything was written.";
-    this.#showUnfinished(exchange, turn, note);
+    this.#showUnfinished(exchange, turn, stopNote(exchange.text));
   }
 
   #showFailed(exchange, turn) {
     const { problem } = exchange;
     if (problem.code === "survival_mode") this.#server.show("survival");
-    const note = `${exchange.text ? "Interrupted" : "Not answered"}: ${wordsFor(problem)}`;
-    this.#showUnfinished(exchange, turn, note);
+    this.#showUnfinished(exchange, turn, failureNote(exchange.text, problem));
     this.#composer.tellProblem(problem);
   }
 
@@ -229,8 +225,11 @@ class Chat {
       return;
     }
     const isOver = exchange.state === "stopped" && exchange.text;
-    const tryAgain = isOver ? null : () => this.#send(exchange.prompt);
-    turn.showEnd(exchange.text, { note, tryAgain });
+    turn.showEnd(exchange.text, { note, tryAgain: isOver ? null : this.#again(exchange.prompt) });
+  }
+
+  #again(prompt) {
+    return () => this.#composer.sendAgain(prompt);
   }
 
   /** The conversation that the first answer made. */
@@ -250,39 +249,19 @@ class Chat {
     this.#setTitle(title || "Conversation");
   }
 
-  async #rename() {
-    await ask({
-      title: "Rename the conversation",
-      fields: [
-        {
-          name: "title",
-          label: "Title",
-          value: this.#slots.title.textContent,
-          required: true,
-        },
-      ],
-      action: "Rename",
-      act: async ({ title }) => {
-        const renamed = await api.patch(`${PATH}/${this.#id}`, { title });
-        this.#nameIt(renamed.title);
-        this.#list.renamed(this.#id, renamed.title);
-      },
+  #rename() {
+    askToRename(this.#id, this.#slots.title.textContent, (title) => {
+      this.#nameIt(title);
+      this.#list.renamed(this.#id, title);
     });
   }
 
-  async #delete() {
+  #delete() {
     const id = this.#id;
-    await ask({
-      title: "Delete the conversation?",
-      text: "Its questions and answers are deleted for good. What they used stays counted.",
-      action: "Delete",
-      isDangerous: true,
-      act: async () => {
-        this.#exchange?.stop();
-        await api.remove(`${PATH}/${id}`);
-        this.#list.deleted(id);
-        location.hash = "#/chat";
-      },
+    askToDelete(id, () => {
+      this.#exchange?.stop();
+      this.#list.deleted(id);
+      location.hash = "#/chat";
     });
   }
 
@@ -302,20 +281,10 @@ class Chat {
   }
 }
 
-/** The title that the server makes of a first question. */
-function titleFor(prompt) {
-  const characters = [...prompt.split(/\s+/).join(" ")];
-  if (characters.length <= LONGEST_TITLE) return characters.join("");
-  return `${characters.slice(0, LONGEST_TITLE - 1).join("")}…`;
+function stopNote(text) {
+  return text ? "You stopped this answer." : "Stopped before anything was written.";
 }
 
-/** A turn of the history. */
-function turnOf(query) {
-  const turn = new Turn(query.prompt);
-  const notes = {
-    cancelled: query.response ? "You stopped this answer." : "Stopped before anything was written.",
-    failed: `Not answered: ${wordsFor(new Problem({ status: 0, code: query.error_code }))}`,
-  };
-  turn.showEnd(query.response ?? "", { told: query, note: notes[query.status] });
-  return turn;
+function failureNote(text, problem) {
+  return `${text ? "Interrupted" : "Not answered"}: ${wordsFor(problem)}`;
 }

@@ -5,32 +5,38 @@ import { count } from "./dom.js";
 import { sentenceFor, spell, wordsFor } from "./problems.js";
 
 const LONGEST = 10_000; // characters, as the API counts them
-const drafts = new Map(); // by conversation, for as long as the page lives
+let drafts = new Map(); // by conversation, for as long as the page lives and nobody else signs in
 
 /** Forget what was written but not sent: somebody else may be next. */
 export function forgetDrafts() {
-  drafts.clear();
+  drafts = new Map();
 }
 
-/** Keep a question that could not be sent, unless something else is being written there. */
-export function keepDraft(conversation, text) {
-  if (!drafts.get(conversation)) drafts.set(conversation, text);
+/** `keep(conversation, text)` for a question that may turn out not to be sent. It does nothing where
+ * something else is being written, or who wrote it is gone by then. */
+export function draftKeeper() {
+  const own = drafts;
+  return function keep(conversation, text) {
+    if (!own.get(conversation)) own.set(conversation, text);
+  };
 }
 
 export class Composer {
   #slots;
   #conversation;
+  #send;
   #isRunning = false;
   #countdown = null;
 
   constructor(slots, { conversation, send, stop }) {
     this.#slots = slots;
     this.#conversation = conversation;
+    this.#send = send;
     const { composer, input } = slots;
     composer.addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.#isRunning) stop();
-      else if (this.#maySend) send(input.value.trim());
+      else if (this.#maySend) this.#sendWritten();
     });
     input.addEventListener("input", () => {
       drafts.set(this.#conversation, input.value);
@@ -67,10 +73,19 @@ export class Composer {
     this.#changed();
   }
 
-  clear() {
-    drafts.delete(this.#conversation);
+  /** Send `text` as once before, unless something else is under way or has to be waited for. */
+  sendAgain(text) {
+    if (this.#isRunning || this.#countdown) return;
     this.#tell("");
+    this.#send(text);
+  }
+
+  #sendWritten() {
+    const text = this.#slots.input.value.trim();
+    drafts.delete(this.#conversation);
     this.restore();
+    this.#tell("");
+    this.#send(text);
   }
 
   /** While an answer is being written, the button stops it. */

@@ -3,12 +3,15 @@
 
 import * as api from "./api.js";
 import { Problem, unreachable } from "./problems.js";
+import * as session from "./session.js";
 import { createParser } from "./sse.js";
 
 const ANSWER_TOKENS = 1024;
 // How long to ask, in ms, for what the server kept of an answer that did not end by itself. It
 // notices within a second that nobody listens any more.
 const LOOKS_MS = [150, 300, 600, 1200, 2400, 4800];
+
+const ACTIVE = ["queued", "running"];
 
 const running = new Set();
 
@@ -112,18 +115,24 @@ export class Exchange {
     this.#change("settling");
     for (const pause of LOOKS_MS) {
       await new Promise((resolve) => setTimeout(resolve, pause));
-      const kept = await this.#find().catch(() => null);
-      if (kept && kept.status !== "queued" && kept.status !== "running") {
+      const kept = await this.#find();
+      if (kept && !ACTIVE.includes(kept.status)) {
         this.conversation = kept.conversation;
         this.text = kept.response ?? "";
         return;
       }
+      if (!session.isOpen()) return; // nobody to ask for
     }
   }
 
   async #find() {
-    const { results } = await api.page("consciousness/queries");
-    return results.find((query) => query.request_id === this.#requestId);
+    try {
+      const { results } = await api.page("consciousness/queries");
+      return results.find((query) => query.request_id === this.#requestId);
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      return undefined; // the next look may do better
+    }
   }
 
   #change(state) {

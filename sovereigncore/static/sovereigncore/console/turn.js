@@ -70,11 +70,13 @@ export class Turn {
 }
 
 function factsOf(told) {
+  const isCached = told.cached || told.is_cached;
+  if (!isCached && told.usage.total_tokens === 0) return []; // no engine had it
   return [
     told.model,
     count(told.usage.total_tokens, "token"),
     `${(told.processing_time_ms / 1000).toFixed(1)} s`,
-    told.cached || told.is_cached ? "from the cache" : "",
+    isCached ? "from the cache" : "",
   ].filter(Boolean);
 }
 
