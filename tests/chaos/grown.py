@@ -114,6 +114,11 @@ def grown(users: Sequence[str], *, token_delay_s: float = 0.0, **overrides: str)
                     "WEB_CONCURRENCY": "2",
                     "RATE_LIMIT_DEFAULT": "1000000/m",
                     "DAILY_TOKEN_QUOTA": "0",
+                    # A busy machine would halve the slots in the middle of a measurement.
+                    "GOVERNOR_CPU_CONSERVE_PERCENT": "100",
+                    "GOVERNOR_MEMORY_CONSERVE_PERCENT": "100",
+                    "GOVERNOR_DISK_CONSERVE_PERCENT": "100",
+                    "GOVERNOR_TEMP_CONSERVE_C": "150",
                     **overrides,
                 },
             )
