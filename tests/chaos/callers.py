@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -93,7 +94,7 @@ class Asking:
 
 class Crowd:
     """`count` threads of one caller that ask on and on; `pause_s` between an answer and the next
-    question; where the answer was none, what Retry-After says."""
+    question; where the answer was none, what Retry-After says and a little more."""
 
     def __init__(
         self,
@@ -117,7 +118,9 @@ class Crowd:
         while not self._is_over.is_set():
             told = asking.ask(body=self._body())
             self.told.append(told)
-            self._is_over.wait(self._pause_s() if told.status == 200 else told.retry_after_s)
+            # Not all of them in the same moment again.
+            later_s = told.retry_after_s * random.uniform(1, 1.5)
+            self._is_over.wait(self._pause_s() if told.status == 200 else later_s)
         asking.close()
 
     def start(self) -> None:
