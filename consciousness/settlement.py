@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 from django.db import Error as DatabaseFailure
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from consciousness import conversations, owners, quota
@@ -32,6 +32,7 @@ from consciousness.models import (
 from consciousness.prompting import Plan
 from consciousness.quota import Standing
 from monitoring import metrics
+from sovereigncore.connections import release_connection
 
 # A row is renewed while its process lives; one that was killed is settled by housekeeping soon.
 _LEASE = timedelta(seconds=90)
@@ -311,10 +312,3 @@ def settle_orphan(query: Query) -> bool:
         if settled:
             _count(locked.user_id, locked.created_at, reserved=locked.reserved_tokens, usage=usage)
     return settled
-
-
-def release_connection() -> None:
-    """Give the database connection back before a long wait: with a pool it is scarce, and twelve
-    streams over four connections took three times as long while they held them."""
-    if connection.vendor == "postgresql" and not connection.in_atomic_block:
-        connection.close()
