@@ -278,7 +278,7 @@ def test_who_waits_holds_no_database_connection(
     pooled = SimpleNamespace(
         vendor="postgresql", in_atomic_block=False, close=lambda: closed.append("given back")
     )
-    monkeypatch.setattr(hashing, "connection", pooled)
+    monkeypatch.setattr(connections, "connection", pooled)
     with one_slot.one():
         assert closed == [], "no need to"
         with pytest.raises(HashingBusy), one_slot.one():
