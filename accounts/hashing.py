@@ -15,12 +15,12 @@ from contextvars import ContextVar
 
 from django.conf import settings
 from django.contrib.auth import hashers
-from django.db import connection
 from django.http import HttpRequest
 
 from accounts.brute_force import network_of
 from sovereigncore import ratelimit
 from sovereigncore.api import ServiceError
+from sovereigncore.connections import release_connection
 
 _WAIT_S = 8.0
 _MAX_WAITING = 16  # each holds a thread meanwhile; the last one's turn comes within the wait
@@ -66,7 +66,7 @@ class _Slots:
 
     def _begin(self) -> None:
         if not self._free:
-            _release_connection()  # it may fail, and as yet nobody waits for this caller
+            release_connection()  # it may fail, and as yet nobody waits for this caller
         network, turn = _caller_network(), threading.Event()
         with self._lock:
             if self._free:
@@ -106,13 +106,6 @@ class _Slots:
 def _caller_network() -> str:
     address = caller_address.get()
     return network_of(address) if address else ""
-
-
-def _release_connection() -> None:
-    """Give the database connection back before the wait: those who may wait would hold the whole
-    pool, and nobody else would be answered."""
-    if connection.vendor == "postgresql" and not connection.in_atomic_block:
-        connection.close()
 
 
 def enforce_limit(request: HttpRequest, *, group: str, rate: str, caller: str = "") -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
-from consciousness import quota
+from consciousness import owners, quota
 from consciousness.models import TITLE_LENGTH, Conversation, Query, QueryContent, Status
 
 _MAX_TURNS = 200  # of the newest; a window that holds more is not filled further
@@ -37,6 +38,16 @@ def find_conversation(user: Any, given: str) -> Conversation:
     if found is None:
         raise NotFound
     return found
+
+
+def hold_conversation(conversation: Conversation) -> None:
+    """In the transaction that adds to it: retention, which takes no turns, lets it be until then.
+
+    Raises NotFound where it was deleted since it was found.
+    """
+    rows = Conversation.objects.select_for_update(no_key=True).filter(id=conversation.id)
+    if rows.values_list("id").first() is None:
+        raise NotFound
 
 
 def turns_of(conversation: Conversation) -> list[Turn]:
@@ -77,9 +88,17 @@ def record_turn(conversation_id: uuid.UUID, *, user_id: Any, is_new: bool, promp
     return own.update(updated_at=timezone.now()) == 1
 
 
+def rename_conversation(conversation: Conversation, *, title: str) -> None:
+    """Raises NotFound where it was deleted since it was found."""
+    if not Conversation.objects.filter(id=conversation.id).update(title=title):
+        raise NotFound
+    conversation.title = title
+
+
 def delete_conversation(conversation: Conversation) -> None:
-    """With the texts of its turns; what they used stays counted."""
+    """With the texts of its turns; what they used stays counted. Raises OwnerGone."""
     with transaction.atomic():
+        owners.take_turn(conversation.user_id)
         Query.objects.all().finished().filter(conversation=conversation).delete()
         conversation.delete()
 
@@ -93,5 +112,14 @@ def delete_history(user: Any) -> None:
     finished = Query.objects.all().for_user(user).finished().filter(created_at__lte=now)
     begun = Conversation.objects.all().for_user(user).filter(created_at__lte=now)
     for rows in (finished, begun):
-        while ids := list(rows.values_list("id", flat=True)[:_BATCH]):
-            rows.model.objects.filter(id__in=ids).delete()
+        while _delete_batch(user, rows):
+            pass
+
+
+def _delete_batch(user: Any, rows: QuerySet[Any]) -> bool:
+    """False when there was nothing left."""
+    with transaction.atomic():
+        owners.take_turn(user.pk)
+        ids = list(rows.values_list("id", flat=True)[:_BATCH])
+        rows.model._default_manager.filter(id__in=ids).delete()
+    return bool(ids)

@@ -48,7 +48,8 @@ _EMBEDDING = (
     ("64:ff9b:1::/48", 0),  # NAT64 inside one network (RFC 8215)
     ("2002::/16", 80),  # 6to4 (RFC 3056)
 )
-_URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[^\s?#@]*)?")
+_URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^\s?#@]*)?")
+_MAX_PORT = 65_535
 _MAX_ADDRESSES = 4  # of one name, tried in turn
 _LOOK_UP_S = 2.0
 
@@ -88,6 +89,8 @@ def check_url(url: str) -> None:
         raise URLRefused("Expected http(s)://host[:port][/path], without a name or a password.")
     try:
         parsed = httpx2.URL(url)
+        if parsed.port is not None and not 0 < parsed.port <= _MAX_PORT:
+            raise URLRefused(f"A port is a number from 1 to {_MAX_PORT}.")
         addresses = look_up(parsed.host, _LOOK_UP_S)
     except (httpx2.InvalidURL, UnicodeError) as error:
         raise URLRefused("This is no valid address.") from error

@@ -30,9 +30,9 @@ from rest_framework.response import Response
 from consciousness.asks import Answer, Ask
 from consciousness.engine_stream import Chunk
 from consciousness.models import KEY_LENGTH, IdempotentRequest
-from consciousness.settlement import release_connection
 from consciousness.sse import Writer
 from sovereigncore.api import JSONRenderer, ServiceError
+from sovereigncore.connections import release_connection
 
 KEY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotent-Replayed"

@@ -13,12 +13,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from consciousness import memory_index
+from consciousness import memory_index, owners
 from consciousness.models import MEMORY_LENGTH, IdempotentRequest, Memory
 from consciousness.models.memory import digest
 from consciousness.untrusted import DELIMITER, as_one_line
@@ -93,12 +92,6 @@ class FactUnusable(ServiceError):
     default_detail = "The request fails validation."
 
 
-class OwnerGone(ServiceError):
-    status = 401
-    code = "invalid_credentials"
-    default_detail = "The account does not exist any more."
-
-
 def remember(*, user: AbstractBaseUser, text: str) -> Memory:
     """Note a fact. One that is known already is the same one, noted now.
 
@@ -108,7 +101,7 @@ def remember(*, user: AbstractBaseUser, text: str) -> Memory:
         raise MemoryOff
     text = _checked(text)
     with transaction.atomic():
-        _wait_for_turn(user)
+        owners.take_turn(user.pk)  # of many facts noted at once each counts the others
         own = Memory.objects.for_user(user)
         memory, is_new = own.get_or_create(
             user_id=user.pk, text_digest=digest(text), defaults={"text": text}
@@ -122,11 +115,12 @@ def remember(*, user: AbstractBaseUser, text: str) -> Memory:
 
 
 def revise(*, memory: Memory, text: str) -> Memory:
-    """Change what a fact says. Raises MemoryKnown, MemoryGone or FactUnusable."""
+    """Change what a fact says. Raises MemoryKnown, MemoryGone, OwnerGone or FactUnusable."""
     text, now = _checked(text), timezone.now()
     row = Memory.objects.filter(pk=memory.pk, user_id=memory.user_id)
     try:
         with transaction.atomic():
+            owners.take_turn(memory.user_id)
             if not row.update(text=text, text_digest=digest(text), updated_at=now):
                 raise MemoryGone
             memory_index.forget_words()
@@ -141,6 +135,7 @@ def forget(*, memory: Memory) -> None:
     """Delete a fact, its words in the index too. One that is gone already is fine."""
     user_id, memory_id = memory.user_id, memory.pk
     with transaction.atomic():
+        owners.take_turn(user_id)
         memory.delete()
         memory_index.forget_words()
         _forget_results(user_id, memory_id)
@@ -215,13 +210,6 @@ def _checked(text: str) -> str:
     if len(text) > MEMORY_LENGTH:
         raise FactUnusable(errors={"text": [f"A fact has at most {MEMORY_LENGTH} characters."]})
     return text
-
-
-def _wait_for_turn(user: AbstractBaseUser) -> None:
-    """Of many facts noted at once each counts the others. (SQLite's transactions take turns.)"""
-    rows = get_user_model()._default_manager.select_for_update(no_key=True)
-    if not rows.filter(pk=user.pk).values_list("pk").first():
-        raise OwnerGone
 
 
 def _words_of(text: str) -> list[str]:

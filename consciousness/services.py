@@ -24,11 +24,12 @@ from consciousness.engines import Choice
 from consciousness.models import Memory, Query, Status
 from consciousness.prompting import Plan, make_plan
 from consciousness.quota import Standing
-from consciousness.settlement import Outcome, release_connection
+from consciousness.settlement import Outcome
 from monitoring import metrics
 from monitoring.awareness import SelfState, awareness
 from monitoring.governor import Mode
 from sovereigncore.api import ServiceError
+from sovereigncore.connections import release_connection
 
 Events = Generator["Chunk | Answer | None", None, None]
 _MAX_ATTEMPTS = 2  # on different engines, and only before the first byte

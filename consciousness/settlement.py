@@ -14,10 +14,10 @@ from typing import Any
 
 import structlog
 from django.db import Error as DatabaseFailure
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
-from consciousness import conversations, quota
+from consciousness import conversations, owners, quota
 from consciousness.asks import Ask
 from consciousness.assembly import Assembly
 from consciousness.engine_stream import Usage
@@ -32,6 +32,7 @@ from consciousness.models import (
 from consciousness.prompting import Plan
 from consciousness.quota import Standing
 from monitoring import metrics
+from sovereigncore.connections import release_connection
 
 # A row is renewed while its process lives; one that was killed is settled by housekeeping soon.
 _LEASE = timedelta(seconds=90)
@@ -80,11 +81,13 @@ def accept(
 ) -> Accepted:
     """Write the row before any work, so that no work can go unnoticed, and set its tokens aside.
 
-    Raises QuotaExhausted, and then there is no row.
+    Raises QuotaExhausted, NotFound where the conversation was deleted meanwhile, and OwnerGone;
+    then there is no row.
     """
     now, ask = timezone.now(), plan.ask
     tokens = quota.estimate_prompt(plan.prompt) + plan.max_tokens * answers
     with transaction.atomic():
+        _check_kept(user, plan)
         standing = quota.reserve(user, tokens=tokens, at=now)
         query = Query.objects.create(
             **_described(user, ask, at=now),
@@ -110,9 +113,13 @@ def begin(accepted: Accepted, *, engine: str) -> None:
 
 
 def record_unbegun(user: Any, ask: Ask, error_code: str) -> None:
-    """A row for what failed before it could be accepted: it was asked for, too."""
+    """A row for what failed before it could be accepted: it was asked for, too.
+
+    Raises OwnerGone.
+    """
     now = timezone.now()
     with transaction.atomic():
+        owners.take_turn(user.pk)
         query = _create_finished(
             user, ask, at=now, status=Status.FAILED, error_code=error_code, model=ask.model
         )
@@ -123,9 +130,13 @@ def record_unbegun(user: Any, ask: Ask, error_code: str) -> None:
 
 
 def record_hit(user: Any, plan: Plan, earlier: Query, assembly: Assembly) -> Accepted:
-    """A row for an answer that an earlier query gave: finished at once, at no cost."""
+    """A row for an answer that an earlier query gave: finished at once, at no cost.
+
+    Raises NotFound and OwnerGone as `accept` does.
+    """
     now = timezone.now()
     with transaction.atomic():
+        _check_kept(user, plan)
         query = _create_finished(
             user,
             plan.ask,
@@ -148,6 +159,13 @@ def record_hit(user: Any, plan: Plan, earlier: Query, assembly: Assembly) -> Acc
         _keep_text(accepted, plan, assembly)
     metrics.QUERIES.labels(Status.COMPLETED).inc()
     return accepted
+
+
+def _check_kept(user: Any, plan: Plan) -> None:
+    """In the transaction that writes the row: what it belongs to was read before, without one."""
+    owners.take_turn(user.pk)
+    if plan.conversation is not None:
+        conversations.hold_conversation(plan.conversation)
 
 
 def _create_finished(
@@ -205,7 +223,9 @@ def settle(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly)
     }
     try:
         with transaction.atomic():
-            settled = Query.objects.all().settle(accepted.query_id, **values)
+            # Without its owner the row is gone, and there is nothing to settle.
+            is_owned = owners.try_turn(accepted.user_id)
+            settled = is_owned and Query.objects.all().settle(accepted.query_id, **values)
             if settled:
                 reserved = accepted.reserved_tokens
                 _count(accepted.user_id, accepted.at, reserved=reserved, usage=usage)
@@ -272,6 +292,8 @@ def settle_orphan(query: Query) -> bool:
     its process: at most its reservation.
     """
     with transaction.atomic():
+        if not owners.try_turn(query.user_id):
+            return False
         own = Query.objects.filter(id=query.id)
         locked = own.select_for_update().get()
         ran = locked.status == Status.RUNNING
@@ -290,10 +312,3 @@ def settle_orphan(query: Query) -> bool:
         if settled:
             _count(locked.user_id, locked.created_at, reserved=locked.reserved_tokens, usage=usage)
     return settled
-
-
-def release_connection() -> None:
-    """Give the database connection back before a long wait: with a pool it is scarce, and twelve
-    streams over four connections took three times as long while they held them."""
-    if connection.vendor == "postgresql" and not connection.in_atomic_block:
-        connection.close()

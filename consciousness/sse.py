@@ -15,8 +15,8 @@ from consciousness.admission import CallerGone
 from consciousness.asks import Answer
 from consciousness.engine_stream import Chunk
 from consciousness.services import RunningQuery
-from consciousness.settlement import release_connection
 from sovereigncore.api import ServiceError
+from sovereigncore.connections import release_connection
 from sovereigncore.errors import DatabaseUnavailable, problem
 
 HEARTBEAT_S = 10.0

@@ -187,11 +187,22 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
         "TEST": {"NAME": str(DATA_DIR / "test.sqlite3")},
     }
 else:
+    # Here, so that nobody loads PostgreSQL's client who does not use it.
+    from sovereigncore.database import BoundedConnection
+
     _database |= {
         "OPTIONS": {
             # Never one connection a thread: threads wait on the engine most of the time, and
             # services close their connection before they do.
-            "pool": {"min_size": 1, "max_size": 16, "timeout": 2},
+            "pool": {
+                "min_size": 1,
+                "max_size": 16,
+                "timeout": 2,
+                # The pauses between attempts double: after five minutes, which is the default, a
+                # database that came back would be noticed minutes later.
+                "reconnect_timeout": 4,
+                "connection_class": BoundedConnection,
+            },
             "connect_timeout": 2,
             "application_name": "sovereigncore",
             **_database.get("OPTIONS", {}),  # ?sslmode=… of the URL

@@ -61,6 +61,8 @@ def erase_user(user: User, *, by: User | None) -> dict[str, int]:
     check_authority(user, by=by)
     with transaction.atomic():
         keep_a_superuser(user)
+        # Whoever writes rows of this person begins with this one too, so nobody waits in a circle.
+        User.objects.select_for_update().filter(pk=user.pk).values_list("pk").first()
         addresses = holdings.addresses_of(user)
         erased = personal_data.erase(user.id)
         audit.record("user.erased", actor_id=by.id if by else None, subject_id=user.id)

@@ -23,6 +23,7 @@ from accounts.brute_force import delay_s, network_of
 from accounts.hashing import HashingBusy, concurrent_hashes
 from accounts.models import User
 from conftest import PASSWORD
+from sovereigncore import connections
 
 TOKEN = "/api/v1/auth/token"
 HOME, NEXT_DOOR, ELSEWHERE = "198.51.100.7", "198.51.100.8", "203.0.113.9"
@@ -278,7 +279,7 @@ def test_who_waits_holds_no_database_connection(
     pooled = SimpleNamespace(
         vendor="postgresql", in_atomic_block=False, close=lambda: closed.append("given back")
     )
-    monkeypatch.setattr(hashing, "connection", pooled)
+    monkeypatch.setattr(connections, "connection", pooled)
     with one_slot.one():
         assert closed == [], "no need to"
         with pytest.raises(HashingBusy), one_slot.one():

@@ -4,9 +4,10 @@
   longest. A caller's own requests are served in their order. Who could only use an engine that is
   full stands in nobody's way.
 - Of the engines that could take a request it gets the one with the lowest share busy/capacity.
-- One caller fills at most a quarter of the line; and, while another one has been seen within 30 s,
-  all but one of the slots of the engines it asks for, so that a newcomer need not wait for the end
-  of a long answer.
+- One caller fills at most a quarter of the line. While others have been seen within 30 s, one that
+  holds a slot leaves one free for each of them that holds none, up to half of the slots of the
+  engines it asks for, and never takes the last one: who comes back need not wait for the end of a
+  long answer.
 - A slot is a lease of 30 s that its holder renews; a place in the line one of 3 s. What a killed
   process had comes back by itself.
 

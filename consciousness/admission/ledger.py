@@ -105,6 +105,8 @@ class Ledger:
             self._leases[request.id] = _Lease(
                 engine=engine, caller=request.caller, started_us=now_us - held_us
             )
+            self._expires_us[request.id] = now_us + self._terms.lease_us
+            self._serve(now_us)  # one less to leave a slot for
         self._expires_us[request.id] = now_us + self._terms.lease_us
         return True
 
@@ -202,17 +204,21 @@ class Ledger:
 
     def _engine_for(self, ticket: _Ticket, tally: _Tally) -> str:
         """The least busy of the ticket's engines that has room, by busy/capacity; or none."""
-        best, total, mine = "", 0, 0
+        best, total, free, mine = "", 0, 0, 0
         for engine in ticket.engines:
             capacity, busy = self._capacity.get(engine, 0), tally.by_engine[engine]
             total += capacity
+            free += max(0, capacity - busy)
             mine += tally.by_both[ticket.caller, engine]
             if busy < capacity and (
                 not best or busy * self._capacity[best] < tally.by_engine[best] * capacity
             ):
                 best = engine
-        # One slot is left for whoever else was here lately.
-        is_sated = len(self._seen_us) > 1 and total > 1 and mine >= total - 1
+        if not mine or len(self._seen_us) == 1 or total == 1:
+            return best
+        # A slot is left for each who was here lately and holds none, up to half of them.
+        idle = max(0, len(self._seen_us) - len(tally.by_caller))
+        is_sated = mine >= total - 1 or free <= min(idle, total // 2)
         return "" if is_sated else best
 
     def _order_line(self) -> None:

@@ -73,6 +73,7 @@ end
 
 local function add(state, who, engine)
   local both = engine .. ' ' .. who
+  state.holders = state.holders + (state.by_caller[who] and 0 or 1)
   state.by_caller[who] = (state.by_caller[who] or 0) + 1
   state.by_engine[engine] = (state.by_engine[engine] or 0) + 1
   state.by_both[both] = (state.by_both[both] or 0) + 1
@@ -81,6 +82,7 @@ end
 -- The line in order of age, and what is held, counted three ways.
 local function read(newcomer)
   local state = {line = {newcomer}, by_caller = {}, by_engine = {}, by_both = {}, capacity = {}}
+  state.holders, state.seen = 0, redis.call('ZCARD', SEEN)
   for each, text in pairs_of(TICKETS) do
     if not newcomer or each ~= newcomer.id then
       local since, engines, who = string.match(text, '^(%d+) (%S+) (.*)$')
@@ -102,23 +104,27 @@ local function read(newcomer)
       state.capacity[engine] = tonumber(value)
     end
   end
-  state.is_shared = redis.call('ZCARD', SEEN) > 1
   return state
 end
 
 -- The least busy of the ticket's engines that has room, by busy/capacity; or none.
 local function engine_for(state, ticket)
-  local best, best_busy, total, mine = nil, 0, 0, 0
+  local best, best_busy, total, free, mine = nil, 0, 0, 0, 0
   for _, engine in ipairs(ticket.engines) do
     local capacity, busy = state.capacity[engine] or 0, state.by_engine[engine] or 0
     total = total + capacity
+    free = free + math.max(0, capacity - busy)
     mine = mine + (state.by_both[engine .. ' ' .. ticket.caller] or 0)
     if busy < capacity and (not best or busy * state.capacity[best] < best_busy * capacity) then
       best, best_busy = engine, busy
     end
   end
-  -- One slot is left for whoever else was here lately.
-  if state.is_shared and total > 1 and mine >= total - 1 then
+  if mine == 0 or state.seen == 1 or total == 1 then
+    return best
+  end
+  -- A slot is left for each who was here lately and holds none, up to half of them.
+  local idle = math.max(0, state.seen - state.holders)
+  if mine >= total - 1 or free <= math.min(idle, math.floor(total / 2)) then
     return nil
   end
   return best
@@ -271,6 +277,8 @@ function operations.renew()
       return 0
     end
     redis.call('HSET', LEASES, id, whole(now - held_us) .. ' ' .. engine .. ' ' .. caller)
+    redis.call('ZADD', ALIVE, now + lease_us, id)
+    order_line(serve()) -- one less to leave a slot for
   end
   redis.call('ZADD', ALIVE, now + lease_us, id)
   return 1

@@ -78,7 +78,7 @@ class LineMachine(RuleBasedStateMachine):
 
     @rule(
         target=requests,
-        caller=st.sampled_from("abc"),
+        caller=st.sampled_from("abcd"),
         engines=st.lists(st.sampled_from(sorted(ENGINES)), min_size=1, unique=True),
         halved=st.booleans(),
         waited_s=st.sampled_from([0, 0, 0, 2.5]),
@@ -169,6 +169,18 @@ class LineMachine(RuleBasedStateMachine):
             assert held < total or total == 1 or not now.is_shared
 
     @invariant()
+    def a_slot_is_left_for_each_who_holds_none(self) -> None:
+        """Up to half of the slots, and never by one who has none itself."""
+        now = Picture(self.ledger, self.capacity)
+        for key in self._only_grant(now):
+            ticket = self.before.tickets[key]
+            total = sum(self.capacity[engine] for engine in ticket.engines)
+            free = sum(max(0, self.capacity[name] - now.busy[name]) for name in ticket.engines)
+            is_first = now.held_of(ticket.caller, ticket.engines) == 1
+            without = now.seen - set(now.held)
+            assert is_first or total == 1 or free >= min(len(without), total // 2)
+
+    @invariant()
     def no_slot_is_idle_while_somebody_may_have_it(self) -> None:
         now = Picture(self.ledger, self.capacity)
         assert [key for key in self.ledger._tickets if now.engines_open_to(key)] == []
@@ -204,14 +216,25 @@ class Picture:
         self.capacity = capacity
         self.busy = Counter(lease.engine for lease in self.leases.values())
         self.held = Counter(lease.caller for lease in self.leases.values())
-        self.is_shared = len(ledger._seen_us) > 1
+        self.seen = set(ledger._seen_us)
+
+    @property
+    def is_shared(self) -> bool:
+        return len(self.seen) > 1
 
     def granted_since(self, before: Picture) -> set[str]:
         return self.leases.keys() - before.leases.keys()
 
     def is_sated(self, caller: str, engines: tuple[str, ...]) -> bool:
+        """Whether what is free is for others: nobody is kept from a first slot, nor from any when
+        alone."""
         total = sum(self.capacity[engine] for engine in engines)
-        return self.is_shared and total > 1 and self.held_of(caller, engines) >= total - 1
+        held = self.held_of(caller, engines)
+        if not self.is_shared or total == 1 or not held:
+            return False
+        free = sum(max(0, self.capacity[name] - self.busy[name]) for name in engines)
+        without = self.seen - set(self.held)
+        return held >= total - 1 or free <= min(len(without), total // 2)
 
     def held_of(self, caller: str, engines: tuple[str, ...]) -> int:
         leases = [lease for lease in self.leases.values() if lease.caller == caller]

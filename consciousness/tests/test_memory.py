@@ -13,6 +13,7 @@ from pytest_django import Settings
 from accounts.models import User
 from consciousness import memory
 from consciousness.models import Memory
+from consciousness.owners import OwnerGone
 from consciousness.tests.remembering import recalled
 from tests.parallel import in_parallel
 
@@ -162,7 +163,7 @@ def test_what_is_no_fact(alice: User, text: str) -> None:
 
 
 def test_nothing_is_noted_for_whom_there_is_no_account(db: None) -> None:
-    with pytest.raises(memory.OwnerGone):
+    with pytest.raises(OwnerGone):
         memory.remember(user=User(pk=uuid.uuid4()), text=DOG)
 
 

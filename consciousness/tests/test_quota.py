@@ -97,6 +97,17 @@ def refusals() -> float:
     return REGISTRY.get_sample_value("sovereigncore_quota_refusals_total") or 0.0
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refusal_tells_the_rest_too(
+    as_alice: APIClient, stub: StubEngine, settings: Settings, *, stream: bool
+) -> None:
+    settings.DAILY_TOKEN_QUOTA = 1000
+    refused = ask(as_alice, "Count to 3", max_tokens=950, stream=stream)
+    assert refused.status_code == 429
+    assert (told(refused, "limit"), told(refused, "remaining")) == (1000, 1000)
+    assert refused["x-ratelimit-reset-tokens"] == f"{refused['Retry-After']}s"
+
+
 def test_what_exceeds_the_rest_is_refused_before_any_work(
     as_alice: APIClient, alice: User, stub: StubEngine, settings: Settings
 ) -> None:
@@ -268,9 +279,9 @@ def test_a_query_costs_few_statements(
     as_alice: APIClient, stub: StubEngine, django_assert_max_num_queries: Callable[..., object]
 ) -> None:
     """Who asks, facts, the reservation with its row, the slot, the settlement with its text; and
-    the two ends of each of two transactions."""
+    the turn and the two ends of each of two transactions."""
     ask(as_alice, CAPITAL)
-    with django_assert_max_num_queries(14):  # type: ignore[attr-defined]
+    with django_assert_max_num_queries(15):  # type: ignore[attr-defined]
         ask(as_alice, CAPITAL)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.http import HttpResponseBase
@@ -18,6 +19,7 @@ from consciousness.asks import Answer, Ask
 from consciousness.callers import abandonment_of
 from consciousness.idempotency import claimed, idempotent, keeping
 from consciousness.models import Kind
+from consciousness.quota import QuotaExhausted
 from consciousness.serializers import (
     AnswerResponse,
     ProcessRequest,
@@ -70,15 +72,26 @@ def _described(answer: Answer) -> dict[str, Any]:
     return dict(AnswerResponse(answer).data)
 
 
+@contextlib.contextmanager
+def _telling_what_is_left(request: Request) -> Iterator[None]:
+    """Who is refused for want of tokens reads in the headers what is left of them."""
+    try:
+        yield
+    except QuotaExhausted as refusal:
+        ratelimit.tell_tokens(request._request, refusal.standing)
+        raise
+
+
 def answer_whole(
     request: Request, ask: Ask, describe: Callable[[Answer], dict[str, Any]]
 ) -> HttpResponseBase:
     try:
-        answer = services.process_query(
-            user=request.user,
-            ask=claimed(request, ask),
-            is_abandoned=abandonment_of(request._request),
-        )
+        with _telling_what_is_left(request):
+            answer = services.process_query(
+                user=request.user,
+                ask=claimed(request, ask),
+                is_abandoned=abandonment_of(request._request),
+            )
     except CallerGone:
         return Response(status=_CLIENT_CLOSED_REQUEST)
     ratelimit.tell_tokens(request._request, answer.standing)
@@ -89,9 +102,10 @@ def answer_streamed(
     request: Request, ask: Ask, writer: Callable[[services.RunningQuery], sse.Writer]
 ) -> HttpResponseBase:
     is_abandoned = abandonment_of(request._request)
-    running = services.start_query(
-        user=request.user, ask=claimed(request, ask), is_abandoned=is_abandoned
-    )
+    with _telling_what_is_left(request):
+        running = services.start_query(
+            user=request.user, ask=claimed(request, ask), is_abandoned=is_abandoned
+        )
     ratelimit.tell_tokens(request._request, running.standing)
     try:
         return sse.stream_response(

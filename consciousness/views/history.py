@@ -110,8 +110,7 @@ class ConversationViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Own
         form = ConversationRequest(data=request.data)
         form.is_valid(raise_exception=True)
         conversation = self.get_object()
-        conversation.title = form.validated_data["title"]
-        conversation.save(update_fields=["title"])
+        conversations.rename_conversation(conversation, title=form.validated_data["title"])
         return Response(ConversationResponse(conversation).data)
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:

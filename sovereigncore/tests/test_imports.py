@@ -12,7 +12,9 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("sovereigncore", "accounts", "consciousness", "monitoring")
-FOR_APPS = {f"sovereigncore.{name}" for name in ("api", "errors", "strict", "ratelimit")}
+FOR_APPS = {
+    f"sovereigncore.{name}" for name in ("api", "connections", "errors", "strict", "ratelimit")
+}
 READERS_OF_THE_ENVIRONMENT = {
     *("manage.py", "gunicorn.conf.py", "sovereigncore/settings.py"),
     *("sovereigncore/environment.py", "sovereigncore/wsgi.py"),

@@ -1,0 +1,102 @@
+"""Web processes and Redis killed at random while callers ask: what was answered is on record."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.chaos.callers import Crowd, busy
+from tests.chaos.grown import PROCESS, QUERIES, ROUNDS, STATUS, Grown, grown, within
+
+pytestmark = pytest.mark.chaos
+
+_USERS, _SLOTS = 12, 8
+_KILLS, _EVERY_S = 12, 1.2
+_LEASE_S = 30.0  # of a slot whose holder was killed
+
+
+def kill_one(parts: Grown, chance: random.Random) -> str:
+    """A worker mostly, Redis now and then."""
+    if chance.random() < 0.25:
+        parts.redis.kill()
+        time.sleep(chance.random() / 2)
+        parts.redis.start()
+        return "redis"
+    workers = psutil.Process(parts.platform.pid).children()
+    if not workers:
+        return "nobody"
+    chance.choice(workers).send_signal(signal.SIGKILL)
+    return "web"
+
+
+def history(parts: Grown, user: str) -> dict[str, dict[str, Any]]:
+    """All of a user's queries by id."""
+    found: dict[str, dict[str, Any]] = {}
+    with parts.client(user) as http:
+        url: str | None = f"{QUERIES}?limit=100"
+        while url:
+            page = http.get(url).json()
+            found |= {row["id"]: row for row in page["results"]}
+            url = page["next"]
+    return found
+
+
+def queue_of(parts: Grown) -> tuple[int, int]:
+    with parts.client("u0") as http:
+        reply = http.get(STATUS)
+    queue = reply.json()["queue"]
+    return queue["busy"], queue["waiting"]
+
+
+def test_what_was_answered_is_on_record_whoever_is_killed() -> None:
+    names = [f"u{number}" for number in range(_USERS)]
+    chance = random.Random(1)
+    with grown(names, token_delay_s=0.02, ENGINE_SLOTS=str(_SLOTS), QUEUE_LIMIT="32") as parts:
+        numbers = iter(range(10**9))
+        lock = threading.Lock()
+
+        def question() -> dict[str, Any]:
+            with lock:
+                return {"prompt": f"Count to 12 #{next(numbers)}", "use_memory": False}
+
+        crowds = [
+            Crowd(
+                parts.platform.port,
+                parts.keys[name],
+                name,
+                count=1,
+                body=question,
+            )
+            for name in names
+        ]
+        killed: Counter[str] = Counter()
+        with busy(*crowds):
+            for _ in range(_KILLS * ROUNDS):
+                time.sleep(_EVERY_S)
+                killed[kill_one(parts, chance)] += 1
+            time.sleep(_EVERY_S)
+        outcomes: Counter[str] = Counter()
+        for crowd in crowds:
+            rows = history(parts, crowd.told[0].caller)
+            for told in crowd.told:
+                outcomes[told.code or str(told.status)] += 1
+                if told.status == 200:
+                    row = rows[told.body["query_id"]]
+                    assert (row["status"], row["response"]) == (
+                        "completed",
+                        told.body["response"],
+                    )
+        print(f"killed {dict(killed)}; {dict(outcomes)}")
+        assert outcomes["200"] > 100
+        assert set(killed) == {"web", "redis"}
+        back_s = within(_LEASE_S + 5, lambda: queue_of(parts) == (0, 0), "all slots free")
+        print(f"all slots free after {back_s:.1f} s")
+        with parts.client("u0") as http:
+            assert http.post(PROCESS, json={"prompt": "Hi"}).status_code == 200

@@ -1,0 +1,166 @@
+"""A hundred people at once, each with a secret word in all they ask and keep, while callers leave
+in the middle of answers and Redis is killed: nobody is ever told somebody else's word."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.chaos.grown import PROCESS, QUERIES, ROUNDS, Grown, grown
+
+pytestmark = pytest.mark.chaos
+
+_USERS = 100
+_ASK_FOR_S = 30.0
+_WORD = re.compile(r"canary-[0-9a-f]{32}")
+_CUTS = 4
+CHAT = "/v1/chat/completions"
+MEMORIES = "/api/v1/consciousness/memories"
+CONVERSATIONS = "/api/v1/consciousness/conversations"
+# Keys and questions that all of them use: what one process knows of them must stay its owner's.
+_KEYS = [f"everybodys-key-{number}" for number in range(5)]
+
+
+class Person(threading.Thread):
+    """`foreign` are the others' words in what was told, `told` the answers looked at."""
+
+    def __init__(self, parts: Grown, name: str, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.word = f"canary-{uuid.uuid4().hex}"
+        self.foreign: list[tuple[str, str]] = []
+        self.told: Counter[str] = Counter()
+        self.own = 0
+        self._http = parts.client(name)
+        self._chance = random.Random(seed)
+        self._conversation = "new"
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        doings = (
+            *(self.ask, self.ask_with_a_common_key, self.ask_again, self.chat, self.leave),
+            *(self.remember, self.converse, self.look),
+        )
+        while not self._is_over.is_set():
+            self.attempt(self._chance.choice(doings))
+
+    def attempt(self, doing: Callable[[], None]) -> None:
+        try:
+            doing()
+        except httpx2.TransportError:
+            self.told["broken"] += 1
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self.join(60)
+        assert not self.is_alive()
+
+    # --- what people do ---------------------------------------------------------------------
+
+    def ask(self) -> None:
+        self.post(PROCESS, {"prompt": f"My word is {self.word}, and {self._chance.random()}"})
+
+    def ask_with_a_common_key(self) -> None:
+        body = {"prompt": f"Of this key my word is {self.word}"}
+        self.post(PROCESS, body, {"Idempotency-Key": self._chance.choice(_KEYS)})
+
+    def ask_again(self) -> None:
+        """Served from the cache from the second time on; the question is the same for all but for
+        the fact that is told with it."""
+        self.post(PROCESS, {"prompt": "What is my word?", "temperature": 0})
+        self.post(PROCESS, {"prompt": f"Again {self.word}", "temperature": 0})
+
+    def chat(self) -> None:
+        messages = [
+            {"role": "system", "content": f"The word is {self.word}"},
+            {"role": "user", "content": f"Say {self.word}"},
+        ]
+        self.post(CHAT, {"model": "stub-model", "messages": messages, "temperature": 0})
+
+    def leave(self) -> None:
+        """In the middle of a stream."""
+        body = {"prompt": f"Count to 30 {self.word} and {self.word}", "stream": True}
+        with self._http.stream("POST", PROCESS, json=body) as reply:
+            for text in reply.iter_text():
+                self.note("stream", text)
+                if self._chance.random() < 0.3:
+                    return
+
+    def remember(self) -> None:
+        if self._chance.random() < 0.5:
+            self.post(PROCESS, {"prompt": f"Remember that my word is {self.word}"})
+        else:
+            self.post(MEMORIES, {"text": f"A fact of {self.word} {self._chance.random()}"})
+
+    def converse(self) -> None:
+        body = {"prompt": f"In our talk {self.word}", "conversation": self._conversation}
+        reply = self.post(PROCESS, body)
+        if reply.status_code == httpx2.codes.OK:
+            self._conversation = reply.json()["conversation"]
+
+    def look(self) -> None:
+        for path in (f"{QUERIES}?limit=100", MEMORIES, f"{MEMORIES}?search=word", CONVERSATIONS):
+            self.note(path, self._http.get(path).text)
+        if self._conversation != "new":
+            path = f"{CONVERSATIONS}/{self._conversation}/messages"
+            self.note(path, self._http.get(path).text)
+
+    # --- what they are told -----------------------------------------------------------------
+
+    def post(
+        self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> httpx2.Response:
+        reply = self._http.post(path, json=body, headers=headers)
+        self.told[str(reply.status_code)] += 1
+        self.note(path, reply.text)
+        return reply
+
+    def note(self, path: str, text: str) -> None:
+        self.told["answers"] += 1
+        words = _WORD.findall(text)
+        self.own += words.count(self.word)
+        self.foreign += [(path, word) for word in words if word != self.word]
+
+
+def cut_redis(parts: Grown) -> None:
+    """Killed and started, or stopped for a second, several times in `_ASK_FOR_S`."""
+    pause_s = _ASK_FOR_S * ROUNDS / (2 * _CUTS * ROUNDS + 1)
+    for number in range(_CUTS * ROUNDS):
+        time.sleep(pause_s)
+        if number % 2:
+            parts.redis.pause()
+            time.sleep(min(1.0, pause_s))
+            parts.redis.resume()
+        else:
+            parts.redis.kill()
+            time.sleep(pause_s)
+            parts.redis.start()
+    time.sleep(pause_s)
+
+
+def test_nobody_is_told_anothers_word() -> None:
+    names = [f"person{number}" for number in range(_USERS)]
+    limits = {"ENGINE_SLOTS": "32", "QUEUE_LIMIT": "64", "WEB_THREADS": "140"}
+    with grown(names, token_delay_s=0.002, **limits) as parts:
+        people = [Person(parts, name, seed) for seed, name in enumerate(names)]
+        for person in people:
+            person.start()
+        cut_redis(parts)
+        for person in people:
+            person.stop()
+        for person in people:  # and what is kept, once nothing runs any more
+            person.look()
+    told = sum((person.told for person in people), Counter[str]())
+    own = sum(person.own for person in people)
+    print(f"{told['answers']} answers looked at, with {own} own words; {dict(told)}")
+    assert [found for person in people for found in person.foreign] == []
+    assert min(person.own for person in people) > 0
+    assert told["200"] > 5 * _USERS * ROUNDS

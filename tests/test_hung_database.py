@@ -1,0 +1,96 @@
+"""A PostgreSQL that is stopped: whoever asks it is told, and the connection is not used again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import httpx2
+import psycopg
+import psycopg_pool
+import pytest
+
+from sovereigncore import database
+from sovereigncore.database import BoundedConnection
+from tests.platform import running_platform
+from tests.servers import PostgresServer
+from tests.stub_engine import StubEngine
+
+pytestmark = pytest.mark.xdist_group("platform")
+
+_TIMEOUT_S = 0.3
+_SOON_S = 10.0  # against 30 s, which is when the client of these tests gives up
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with PostgresServer() as running:
+        yield running
+
+
+@pytest.fixture
+def pool(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[psycopg_pool.ConnectionPool[BoundedConnection]]:
+    monkeypatch.setattr(database, "_timeout_s", database.COMMAND_TIMEOUT_S)
+    with psycopg_pool.ConnectionPool(
+        server.url,
+        connection_class=BoundedConnection,
+        kwargs={"connect_timeout": 2},
+        min_size=1,
+        timeout=5,
+    ) as opened:
+        opened.wait()
+        database.limit_waits(_TIMEOUT_S)
+        yield opened
+
+
+def test_a_stopped_server_is_given_up_and_its_connection_replaced(
+    server: PostgresServer, pool: psycopg_pool.ConnectionPool[BoundedConnection]
+) -> None:
+    connection = pool.getconn()
+    server.pause()
+    try:
+        with pytest.raises(psycopg.OperationalError, match="timeout"):
+            connection.execute("SELECT 1")
+    finally:
+        server.resume()
+    assert connection.closed
+    pool.putconn(connection)
+    with pool.connection() as other:
+        assert other is not connection
+        assert other.execute("SELECT 2").fetchone() == (2,)
+
+
+def test_a_statement_that_takes_too_long_is_given_up_and_an_error_keeps_the_connection(
+    pool: psycopg_pool.ConnectionPool[BoundedConnection],
+) -> None:
+    with pool.connection() as connection:
+        connection.execute("SET statement_timeout = 1")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute("SELECT pg_sleep(0.2)")
+        assert not connection.closed
+        connection.rollback()
+        connection.execute("SET statement_timeout = 0")
+        with pytest.raises(psycopg.OperationalError, match="timeout"):
+            connection.execute("SELECT pg_sleep(60)")
+        assert connection.closed
+
+
+def test_the_web_process_answers_while_its_database_hangs(server: PostgresServer) -> None:
+    with StubEngine() as stub, running_platform(stub, DATABASE_URL=server.url) as platform:
+        token = platform.register_and_log_in("alice")
+        with platform.client(token) as http:
+            server.pause()
+            try:
+                began_s = time.monotonic()
+                for path in ("/api/v1/auth/me", "/api/v1/consciousness/queries"):
+                    reply = http.get(path)
+                    assert reply.status_code == httpx2.codes.SERVICE_UNAVAILABLE
+                    assert reply.json()["code"] == "database_unavailable"
+                assert time.monotonic() - began_s < _SOON_S
+                assert http.get("/live").status_code == httpx2.codes.OK
+            finally:
+                server.resume()
+            while http.get("/api/v1/auth/me").status_code != httpx2.codes.OK:
+                assert time.monotonic() - began_s < 2 * _SOON_S
