@@ -15,9 +15,10 @@ class QueryAdmin(admin.ModelAdmin[Query]):
         *("created_at", "user", "status", "model", "prompt_tokens", "completion_tokens"),
         *("processing_time_ms", "error_code"),
     )
-    list_filter = ("status", "model")
+    # Not the model: its choices would be whatever callers ever wrote there, read from all rows.
+    list_filter = ("status", "kind")
     list_select_related = ("user",)
-    search_fields = ("user__username_canonical", "request_id")
+    search_fields = ("user__username_canonical", "request_id", "=model")
     date_hierarchy = "created_at"
     show_full_result_count = False  # counting a large table for a page of it
 

@@ -133,8 +133,11 @@ class RunningQuery:
     # --- how it begins ---------------------------------------------------------------------
 
     def serve(self, earlier: Query) -> None:
-        """The answer of an earlier query, again."""
-        chunk = Chunk(text=earlier.content.response, finish_reason=earlier.finish_reason)
+        """The answer of an earlier query, again, with what it said beyond text."""
+        said = earlier.content
+        chunk = Chunk(
+            text=said.response, extra=said.message or {}, finish_reason=earlier.finish_reason
+        )
         self._assembly.add(chunk)
         self._model = earlier.model
         self._accepted = settlement.record_hit(self._user, self._plan, earlier, self._assembly)

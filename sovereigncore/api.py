@@ -72,7 +72,10 @@ class JSONRenderer(renderers.BaseRenderer):
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
     ) -> bytes:
-        return b"" if data is None else orjson.dumps(data, default=str)
+        if data is None:
+            return b""
+        # Moments end in Z, as those that serializers write.
+        return orjson.dumps(data, default=str, option=orjson.OPT_UTC_Z)
 
 
 class CursorPagination(pagination.CursorPagination):

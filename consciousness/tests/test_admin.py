@@ -57,6 +57,16 @@ def test_one_query_is_shown_without_its_text_and_cannot_be_changed(
     assert query.status == "completed"
 
 
+def test_what_callers_took_for_a_model_is_no_choice_of_a_filter(
+    site: Client, alice: User, query: Query
+) -> None:
+    a_query(alice, status="failed", error_code="model_not_found", model="whatever-i-like")
+    assert "whatever-i-like" not in page(site, f"{LIST}?status__exact=completed")
+    found = page(site, f"{LIST}?q=stub-model")
+    assert str(query.id) in found
+    assert "whatever-i-like" not in found
+
+
 def test_nothing_is_added_or_deleted(site: Client, query: Query) -> None:
     assert site.get(f"{LIST}add/").status_code == 403
     assert site.post(f"{LIST}{query.id}/delete/", {"post": "yes"}).status_code == 403

@@ -263,13 +263,16 @@ def test_reasoning_is_passed_on_beside_the_answer(
             "finish_reason": reason,
         },
     )
-    message = chat(as_alice, "Count to 1").json()["choices"][0]["message"]
+    message = chat(as_alice, "Count to 1", temperature=0).json()["choices"][0]["message"]
     assert message == {
         "role": "assistant",
         "content": "1",
         "refusal": None,
         "reasoning_content": "hmhm",  # with the role and with the token
     }
+    again = chat(as_alice, "Count to 1", temperature=0).json()["choices"][0]["message"]
+    assert len(stub.ledger) == 1, "the second came from the history"
+    assert again == message
 
 
 def test_the_same_again_is_answered_from_the_history(as_alice: APIClient, stub: StubEngine) -> None:

@@ -36,6 +36,7 @@ def test_the_answer_is_that_of_process_and_a_timestamp(
     like_process = as_alice.post(PROCESS, {"prompt": CAPITAL}).json()
     assert set(body) == {*like_process, "timestamp"}
     assert body["response"] == like_process["response"] == "Paris."
+    assert body["timestamp"].endswith("Z"), "as all other moments"
     timestamp = parse_datetime(body["timestamp"])
     assert timestamp is not None
     query = Query.objects.get(id=body["query_id"])
