@@ -20,7 +20,7 @@ from tests.chaos.grown import PROCESS, QUERIES, ROUNDS, Grown, grown
 pytestmark = pytest.mark.chaos
 
 _USERS = 100
-_ASK_FOR_S = 30.0
+_ASK_FOR_S = 20.0
 _WORD = re.compile(r"canary-[0-9a-f]{32}")
 _CUTS = 4
 CHAT = "/v1/chat/completions"

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.chaos.callers import Asking, Crowd, busy
+from tests.chaos.callers import Asking, Crowd, Told, busy
 from tests.chaos.grown import (
     BACK_WITHIN_S,
     ROUNDS,
@@ -23,12 +23,14 @@ pytestmark = pytest.mark.chaos
 
 _SLOTS, _QUEUE, _USERS = 4, 8, 40
 _TOKENS, _TOKEN_DELAY_S = 10, 0.1
+_ANSWER_S = _TOKENS * _TOKEN_DELAY_S
 _LOAD_S = 6.0
 _REFUSALS = {"queue_full", "too_many_waiting"}
 _GOODPUT = 0.9
 # SECURITY says 50 ms. `/live` does nothing at all, on the same busy processes at the same time:
-# what it takes is the machine's part. A refusal asks the database and Redis a dozen times.
-_REFUSED_WITHIN_S, _OR_TIMES_LIVE = 0.05, 10.0
+# what it takes is the machine's part. A refusal, which is a row in the history too, takes ten
+# times as long as that where nothing else happens.
+_REFUSED_WITHIN_S, _OR_TIMES_LIVE = 0.05, 30.0
 
 
 def load(parts: Grown, times: int) -> list[Crowd]:
@@ -44,6 +46,13 @@ def load(parts: Grown, times: int) -> list[Crowd]:
         )
         for number in range(times * _SLOTS)
     ]
+
+
+def share_of_slots(told: list[Told], began_s: float, until_s: float) -> float:
+    """The part of all slots' time that went into answers that were delivered."""
+    ends_s = [each.at_s for each in told if each.status == 200]
+    used_s = [min(end_s, until_s) - max(end_s - _ANSWER_S, began_s) for end_s in ends_s]
+    return sum(max(0.0, each) for each in used_s) / (_SLOTS * (until_s - began_s))
 
 
 def queue_of(parts: Grown) -> tuple[int, int]:
@@ -71,15 +80,14 @@ def test_overload_is_refused_at_once_and_costs_no_answers() -> None:
                 while time.monotonic() < until_s:
                     live_s.append(probe.ask("/live").took_s)
                     time.sleep(0.05)
-            told = [
-                each for crowd in crowds for each in crowd.told if began_s <= each.at_s < until_s
-            ]
+            told = [each for crowd in crowds for each in crowd.told]
+            goodput = share_of_slots(told, began_s, until_s)
+            peak = max(peak, goodput)
+            told = [each for each in told if began_s <= each.at_s < until_s]
             outcomes = Counter(each.code or str(each.status) for each in told)
             assert set(outcomes) <= {"200", *_REFUSALS}, outcomes
-            goodput = outcomes["200"] / (until_s - began_s)
-            peak = max(peak, goodput)
             refused_s = [each.took_s for each in told if each.code in _REFUSALS]
-            print(f"{times}x: goodput {goodput / peak:.2f} of the peak; {dict(outcomes)}")
+            print(f"{times}x: {goodput:.2f} of the slots, the peak is {peak:.2f}; {dict(outcomes)}")
             assert goodput >= _GOODPUT * peak
             if times >= 5:
                 assert refused_s, "nothing was refused"
@@ -102,4 +110,4 @@ def test_overload_is_refused_at_once_and_costs_no_answers() -> None:
         print(
             f"normal again after {back_s:.1f} s; an answer took {time.monotonic() - alone_s:.2f} s"
         )
-    probe.close()
+        probe.close()
