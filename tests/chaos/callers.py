@@ -127,8 +127,11 @@ class Crowd:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """Ask nothing more."""
         self._is_over.set()
+
+    def join(self) -> None:
         for thread in self._threads:
             thread.join(_TIMEOUT_S)
 
@@ -141,4 +144,6 @@ def busy(*crowds: Crowd) -> Iterator[None]:
         yield
     finally:
         for crowd in crowds:
-            crowd.stop()
+            crowd.end()
+        for crowd in crowds:
+            crowd.join()

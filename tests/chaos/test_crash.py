@@ -13,26 +13,24 @@ import psutil
 import pytest
 
 from tests.chaos.callers import Crowd, busy
-from tests.chaos.grown import PROCESS, QUERIES, ROUNDS, STATUS, Grown, grown, within
+from tests.chaos.grown import BACK_WITHIN_S, PROCESS, QUERIES, ROUNDS, STATUS, Grown, grown, within
 
 pytestmark = pytest.mark.chaos
 
 _USERS, _SLOTS = 12, 8
-_KILLS, _EVERY_S = 12, 1.2
+_KILLS, _EVERY_S = 8, 1.2
+_REDIS_PAUSE_S = 2.5  # processes leave it alone for 2 s after a failure, and count by themselves
 _LEASE_S = 30.0  # of a slot whose holder was killed
 
 
-def kill_one(parts: Grown, chance: random.Random) -> str:
-    """A worker mostly, Redis now and then."""
-    if chance.random() < 0.25:
+def kill_one(parts: Grown, number: int, chance: random.Random) -> str:
+    """Some worker, each fourth time Redis."""
+    if number % 4 == 3:
         parts.redis.kill()
         time.sleep(chance.random() / 2)
         parts.redis.start()
         return "redis"
-    workers = psutil.Process(parts.platform.pid).children()
-    if not workers:
-        return "nobody"
-    chance.choice(workers).send_signal(signal.SIGKILL)
+    chance.choice(psutil.Process(parts.platform.pid).children()).send_signal(signal.SIGKILL)
     return "web"
 
 
@@ -50,8 +48,7 @@ def history(parts: Grown, user: str) -> dict[str, dict[str, Any]]:
 
 def queue_of(parts: Grown) -> tuple[int, int]:
     with parts.client("u0") as http:
-        reply = http.get(STATUS)
-    queue = reply.json()["queue"]
+        queue = http.get(STATUS).json()["queue"]
     return queue["busy"], queue["waiting"]
 
 
@@ -78,9 +75,11 @@ def test_what_was_answered_is_on_record_whoever_is_killed() -> None:
         ]
         killed: Counter[str] = Counter()
         with busy(*crowds):
-            for _ in range(_KILLS * ROUNDS):
+            for number in range(_KILLS * ROUNDS):
                 time.sleep(_EVERY_S)
-                killed[kill_one(parts, chance)] += 1
+                killed[kill_one(parts, number, chance)] += 1
+            time.sleep(_REDIS_PAUSE_S)
+            within(BACK_WITHIN_S, lambda: queue_of(parts)[0] > _SLOTS // 2, "slots held")
             for worker in psutil.Process(parts.platform.pid).children():
                 worker.send_signal(signal.SIGKILL)  # now none of its holders gives a slot back
         outcomes: Counter[str] = Counter()
@@ -95,7 +94,7 @@ def test_what_was_answered_is_on_record_whoever_is_killed() -> None:
                         told.body["response"],
                     )
         print(f"killed {dict(killed)}; {dict(outcomes)}")
-        assert outcomes["200"] > 100
+        assert outcomes["200"] > 50
         assert set(killed) == {"web", "redis"}
         assert queue_of(parts) != (0, 0), "no slot was held by the killed"
         back_s = within(_LEASE_S + 5, lambda: queue_of(parts) == (0, 0), "all slots free")

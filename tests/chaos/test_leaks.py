@@ -58,10 +58,9 @@ class Person(threading.Thread):
         except httpx2.TransportError:
             self.told["broken"] += 1
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """Begin nothing more."""
         self._is_over.set()
-        self.join(60)
-        assert not self.is_alive()
 
     # --- what people do ---------------------------------------------------------------------
 
@@ -155,7 +154,10 @@ def test_nobody_is_told_anothers_word() -> None:
             person.start()
         cut_redis(parts)
         for person in people:
-            person.stop()
+            person.end()
+        for person in people:
+            person.join(60)
+            assert not person.is_alive()
         for person in people:  # and what is kept, once nothing runs any more
             person.look()
     told = sum((person.told for person in people), Counter[str]())
