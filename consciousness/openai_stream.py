@@ -23,7 +23,7 @@ from consciousness.openai_answers import (
     text_completion,
     text_or_none,
 )
-from consciousness.services import RunningQuery
+from consciousness.running import RunningQuery
 from sovereigncore.api import ServiceError
 from sovereigncore.errors import openai_error
 

@@ -14,7 +14,7 @@ from django.http import StreamingHttpResponse
 from consciousness.admission import CallerGone
 from consciousness.asks import Answer
 from consciousness.engine_stream import Chunk
-from consciousness.services import RunningQuery
+from consciousness.running import RunningQuery
 from sovereigncore.api import ServiceError
 from sovereigncore.connections import release_connection
 from sovereigncore.errors import DatabaseUnavailable, problem

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from accounts.models import User
 from consciousness.engine_stream import Chunk
 from consciousness.models import Query, QueryContent, Status
-from consciousness.services import RunningQuery
+from consciousness.running import RunningQuery
 from consciousness.tests.asking import CAPITAL, assert_nothing_runs
 from tests.stub_engine import MODEL, Behaviour, StubEngine
 

@@ -20,6 +20,7 @@ from consciousness.callers import abandonment_of
 from consciousness.idempotency import claimed, idempotent, keeping
 from consciousness.models import Kind
 from consciousness.quota import QuotaExhausted
+from consciousness.running import RunningQuery
 from consciousness.serializers import (
     AnswerResponse,
     ProcessRequest,
@@ -99,7 +100,7 @@ def answer_whole(
 
 
 def answer_streamed(
-    request: Request, ask: Ask, writer: Callable[[services.RunningQuery], sse.Writer]
+    request: Request, ask: Ask, writer: Callable[[RunningQuery], sse.Writer]
 ) -> HttpResponseBase:
     is_abandoned = abandonment_of(request._request)
     with _telling_what_is_left(request):
