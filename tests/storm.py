@@ -153,6 +153,7 @@ class Storm:
                 record.completion_tokens,
             )
             for record in self.stub.ledger
+            if record.body  # or its caller left, or its process died, in the middle of sending it
         }
         assert self.killed == self.kills
         assert self.outcomes["answered"] > self.requests * 0.7
