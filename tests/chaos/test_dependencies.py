@@ -165,9 +165,13 @@ def test_nothing_is_left_behind(parts: Grown) -> None:
             " FROM pg_stat_activity WHERE application_name = 'sovereigncore'"
         ).fetchone()
     assert row is not None
+    with parts.platform.client() as http:
+        metrics = http.get("/metrics").text.splitlines()
+    name = "sovereigncore_http_requests_in_progress "
+    in_progress = [float(line.removeprefix(name)) for line in metrics if line.startswith(name)]
     workers = psutil.Process(parts.platform.pid).children()
-    threads = [worker.num_threads() for worker in workers]
-    print(f"\n{row[0]} connections, {row[1]} of them busy; threads {threads}")
+    print(f"\n{row[0]} connections, {row[1]} of them busy; {in_progress} requests in progress")
+    assert in_progress == [1]  # this very one: no thread is stuck
     assert len(workers) == 2
     assert row[0] <= _POOL * len(workers)
     assert row[1] == 0
