@@ -54,6 +54,10 @@ class _Writer:
     def whole(self, answer: Answer) -> dict[str, Any]:
         raise NotImplementedError
 
+    def _from_the_start(self, whole: dict[str, Any]) -> dict[str, Any]:
+        """Its moment is the stream's first, whatever it is by now."""
+        return {**whole, "created": self._head["created"]}
+
     def error(self, error: ServiceError) -> bytes:
         return _event(
             openai_error(
@@ -78,7 +82,7 @@ class ChatWriter(_Writer):
         self._begun = 0  # choices
 
     def whole(self, answer: Answer) -> dict[str, Any]:
-        return chat_completion(answer)
+        return self._from_the_start(chat_completion(answer))
 
     def _choices(self, chunk: Chunk) -> list[dict[str, Any]]:
         choices = []
@@ -136,7 +140,7 @@ class CompletionWriter(_Writer):
         self._written: dict[int, int] = {}  # characters, by choice
 
     def whole(self, answer: Answer) -> dict[str, Any]:
-        return text_completion(answer)
+        return self._from_the_start(text_completion(answer))
 
     def _choices(self, chunk: Chunk) -> list[dict[str, Any]]:
         offset = self._written.get(chunk.index, 0)
