@@ -13,10 +13,17 @@ export function showProfile(slots, me) {
 
   // Whose password it is, for what keeps passwords.
   slots.addressOwner.value = slots.passwordOwner.value = me.username;
-  api.get(PATH).then(show, (error) => {
+  api.get(PATH).then(showUnlessTyped, (error) => {
     if (!(error instanceof Problem)) throw error;
     username.textContent = error.isSessionOver ? "" : sentenceFor(error);
   });
+
+  // Who is quicker than the answer keeps what they have typed.
+  function showUnlessTyped(account) {
+    const typed = profile.elements.full_name.value;
+    show(account);
+    if (typed) profile.elements.full_name.value = typed;
+  }
 
   function show(account) {
     username.textContent = account.username;
