@@ -5,6 +5,7 @@ A failure in the middle is an error event and no `[DONE]`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import orjson
@@ -35,7 +36,7 @@ def _event(data: dict[str, Any]) -> bytes:
     return b"data: %s\n\n" % orjson.dumps(data)
 
 
-class _Writer:
+class _Writer(ABC):
     kind: ClassVar[str]
     prefix: ClassVar[str]
 
@@ -51,8 +52,8 @@ class _Writer:
             return _DONE
         return self._part([], usage=described_usage(answer.usage)) + _DONE
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def whole(self, answer: Answer) -> dict[str, Any]: ...
 
     def _from_the_start(self, whole: dict[str, Any]) -> dict[str, Any]:
         """Its moment is the stream's first, whatever it is by now."""
@@ -70,8 +71,8 @@ class _Writer:
         # Another engine may have taken over before the first part.
         return _event({**self._head, "model": self._running.model, "choices": choices, **told})
 
-    def _choices(self, chunk: Chunk) -> list[dict[str, Any]]:
-        raise NotImplementedError
+    @abstractmethod
+    def _choices(self, chunk: Chunk) -> list[dict[str, Any]]: ...
 
 
 class ChatWriter(_Writer):
