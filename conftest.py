@@ -18,6 +18,7 @@ from rest_framework.test import APIClient
 from accounts import hashing
 from accounts.models import User
 from consciousness import engines
+from consciousness.admission import admission
 from monitoring import append_only
 from monitoring.awareness import awareness
 from monitoring.governor import GovernorState
@@ -78,6 +79,13 @@ def _only_the_default_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(engines.roster, "_read_at_s", math.inf)
     yield
     engines.roster.reset()
+
+
+@pytest.fixture(autouse=True)
+def _no_slot_outlives_its_test() -> Iterator[None]:
+    """A stream that nobody ended would fail some later test, and only where that one meets it."""
+    yield
+    assert admission._local.count() == (0, 0)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def hang_up(response: StreamingHttpResponse) -> None:
     """The client closes its connection, and the server the response.
 
     Through the test client's own iterator: `close()` would close the database as well, which does
-    not go with a test inside a transaction.
+    not go with a test inside a transaction. That closes only what the test has begun to read.
     """
     response._iterator.close()  # type: ignore[attr-defined]
 

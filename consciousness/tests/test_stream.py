@@ -47,7 +47,7 @@ def test_headers(as_alice: APIClient, stub: StubEngine) -> None:
     assert response["X-Request-ID"]
     assert response["RateLimit-Policy"]
     assert "Content-Length" not in response
-    hang_up(response)
+    assert list(chunks(response))
 
 
 @pytest.mark.parametrize(
