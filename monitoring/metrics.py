@@ -15,6 +15,8 @@ from prometheus_client import (
     multiprocess,
 )
 
+from monitoring.stored import stored
+
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -120,9 +122,14 @@ def observe_request(route: str, method: str, status: int, elapsed_s: float) -> N
 
 
 def exposition() -> bytes:
-    """All metrics in Prometheus' text format, summed over the web processes."""
+    """All metrics in Prometheus' text format: counted ones summed over the web processes, stored
+    ones read from the database."""
     if not settings.PROMETHEUS_MULTIPROC_DIR:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(stored)
     return generate_latest(registry)
+
+
+REGISTRY.register(stored)
