@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.apps import AppConfig
 from django.conf import settings
 
@@ -8,10 +10,16 @@ class MonitoringConfig(AppConfig):
     name = "monitoring"
 
     def ready(self) -> None:
-        from monitoring import health, personal_data, probes
+        from monitoring import audit_sealing, health, jobs, personal_data, probes
         from monitoring.holdings import audit_events
 
         personal_data.register(audit_events())
         health.registry.register("database", probes.ask_database)
         if settings.REDIS_URL:
             health.registry.register("cache", probes.ask_cache)
+        jobs.register(
+            "seal_audit",
+            audit_sealing.seal_audit,
+            interval=timedelta(seconds=10),
+            is_needed=audit_sealing.is_needed,
+        )
