@@ -107,9 +107,8 @@ def _sqlite() -> dict[tuple[str, str], str]:
         triggers[table, f"{prefix}_no_update"] = f"UPDATE ON {{table}}{is_sealed_once}{_ABORT}"
         triggers[table, f"{prefix}_no_delete"] = f"DELETE ON {{table}}{_ABORT}"
         # REPLACE deletes without firing triggers for it.
-        triggers[table, f"{prefix}_no_replace"] = (
-            "INSERT ON {table} WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id)" + _ABORT
-        )
+        is_there = "EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id)"
+        triggers[table, f"{prefix}_no_replace"] = f"INSERT ON {{table}} WHEN {is_there}{_ABORT}"
     return triggers
 
 

@@ -1,7 +1,7 @@
 """How batches of the audit trail are tied together: arithmetic, and where the chain ends now.
 
-A batch's *contents* is SHA-256 over its rows, by id; its *chain* is SHA-256 over the chain before it,
-what the seal says and the contents; its *digest* is HMAC by AUDIT_KEY over the chain. The chain
+A batch's *contents* is SHA-256 over its rows, by id; its *chain* is SHA-256 over the chain before
+it, what the seal says and the contents; its *digest* is HMAC by AUDIT_KEY over the chain. The chain
 needs no secret, so whoever has the rows and a signed checkpoint can compute it; the digest cannot
 be made without one, so whoever can only write to the database cannot make a chain that holds.
 """
@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 import orjson
 
@@ -21,12 +19,6 @@ from monitoring.models import AuditArchive, AuditSeal
 
 GENESIS = bytes(32)
 Ranges = list[list[int]]
-
-# What a row of the trail is read as, for `text_of_row` and to tell its own digest and seal.
-FIELDS = (
-    *("id", "at", "action", "actor_id", "subject_id", "detail", "request_id"),
-    *("digest", "seal_id"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +45,6 @@ def head() -> Head | None:
     return None
 
 
-def text_of_row(row: Iterable[Any]) -> bytes:
-    """Of a row read as FIELDS, all but its digest and seal."""
-    number, at, action, actor_id, subject_id, detail, request_id, *_ = row
-    return audit.text_of(
-        number, audit.moment(at), action, str(actor_id or ""), subject_id, detail, request_id
-    )
-
-
 class Contents:
     """SHA-256 over rows as they come, in the order of their ids."""
 
@@ -85,10 +69,8 @@ def ranges_of(ids: Iterable[int]) -> Ranges:
     return ranges
 
 
-def chain_of(
-    previous: bytes, *, seal: int, ids: Ranges, sealed_at: datetime, contents: bytes
-) -> bytes:
-    said = orjson.dumps([seal, ids, audit.moment(sealed_at)])
+def chain_of(previous: bytes, *, seal: int, ids: Ranges, sealed_at: str, contents: bytes) -> bytes:
+    said = orjson.dumps([seal, ids, sealed_at])
     return hashlib.sha256(previous + contents + said).digest()
 
 

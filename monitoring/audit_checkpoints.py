@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from django.utils import timezone
 from monitoring import audit, audit_chain, audit_signing
 from monitoring.models import AuditSeal
 
-_MAX_BYTES = 16 * 2**20  # about 45,000 checkpoints: five days without a quiet minute
+_MAX_BYTES = 4 * 2**20  # about 10,000 checkpoints; the newest stands for all before it
 _TAIL_BYTES = 4096  # holds several lines
 _PURPOSE = b"sovereigncore audit checkpoint 1\n"
 
@@ -103,6 +103,30 @@ def newest() -> Checkpoint | None:
         if whole:
             return parse(whole.rpartition(b"\n")[2])
     return None
+
+
+def trusted(file: Path, keys: Collection[str]) -> tuple[dict[int, Checkpoint], list[str]]:
+    """All of a file's checkpoints that one of `keys` signed, by seal; and what is wrong with the
+    other lines."""
+    found: dict[int, Checkpoint] = {}
+    wrong = []
+    for number, line in enumerate(lines(file), start=1):
+        try:
+            checkpoint = parse(line)
+        except BadCheckpoint as error:
+            wrong.append(f"Checkpoint {number} of {file.name}: {error}.")
+            continue
+        if checkpoint.key not in keys:
+            wrong.append(
+                f"Checkpoint {number} of {file.name}, of seal {checkpoint.seal}, is signed by"
+                f" {checkpoint.key}, which is no key that is trusted here."
+            )
+        elif found.setdefault(checkpoint.seal, checkpoint).chain != checkpoint.chain:
+            wrong.append(
+                f"Checkpoint {number} of {file.name} contradicts an earlier one of seal"
+                f" {checkpoint.seal}."
+            )
+    return found, wrong
 
 
 def is_behind() -> bool:

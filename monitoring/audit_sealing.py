@@ -1,11 +1,11 @@
 """Sealing the audit trail: the worker's job that ties new events to all before them.
 
-**Ids are no order of commits.** PostgreSQL gives an id when a row is written, and other transactions
-see it when its own commits: a row may appear long after rows with greater ids were sealed. No
+**Ids are no order of commits.** PostgreSQL gives an id when a row is written, and others see the
+row when its transaction commits: it may appear long after rows with greater ids were sealed. No
 horizon of running transactions is safe against it, for an id is given a moment before its
-transaction is known as one that writes. So nothing here depends on an order: a row is unsealed while
-its `seal` is NULL, whatever its id, and each run seals exactly the rows that it reads. One that
-appears late is in a later batch, and each seal names its ids.
+transaction is known as one that writes. So nothing here depends on an order: a row is unsealed
+while its `seal` is NULL, whatever its id, and each run seals exactly the rows that it reads. One
+that appears late is in a later batch, and each seal names its ids.
 
 **Two workers at once** are kept apart by the job's lease; should it fail them, both would make the
 same seal number, which is the primary key, and one of them changes nothing.
@@ -17,7 +17,7 @@ import structlog
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from monitoring import audit_chain, audit_checkpoints
+from monitoring import audit, audit_chain, audit_checkpoints, audit_rows
 from monitoring.models import AuditEvent, AuditSeal
 
 BATCH = 1000  # events under one seal: one statement's worth, and little to search when one is bad
@@ -64,15 +64,13 @@ def seal_batch() -> int:
 
 
 def _seal_batch() -> int:
-    rows = list(
-        AuditEvent.objects.all().unsealed().order_by("id").values_list(*audit_chain.FIELDS)[:BATCH]
-    )
+    rows = list(audit_rows.unsealed(limit=BATCH))
     if not rows:
         return 0
-    ids = [row[0] for row in rows]
+    ids = [row.id for row in rows]
     contents = audit_chain.Contents()
     for row in rows:
-        contents.add(audit_chain.text_of_row(row), bytes(row[7]))
+        contents.add(row.text, row.digest)
     head = audit_chain.head()
     number = head.seal + 1 if head else 1
     ranges, sealed_at = audit_chain.ranges_of(ids), timezone.now()
@@ -80,7 +78,7 @@ def _seal_batch() -> int:
         head.chain if head else audit_chain.GENESIS,
         seal=number,
         ids=ranges,
-        sealed_at=sealed_at,
+        sealed_at=audit.moment(sealed_at),
         contents=contents.digest(),
     )
     seal = AuditSeal(

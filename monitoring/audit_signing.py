@@ -41,6 +41,11 @@ def public_key() -> str:
     return public_text(signing_key())
 
 
+def has_key() -> bool:
+    """Whether there is one already, so that asking for the public one makes none."""
+    return bool(settings.AUDIT_SIGNING_KEY) or (settings.AUDIT_DIR / "signing.key").exists()
+
+
 def public_text(key: Ed25519PrivateKey) -> str:
     raw = serialization.Encoding.Raw, serialization.PublicFormat.Raw
     return key.public_key().public_bytes(*raw).hex()

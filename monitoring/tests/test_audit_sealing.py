@@ -83,11 +83,19 @@ def test_each_seal_depends_on_all_rows_before_it() -> None:
     sealed(2, 2)
     one, two = AuditSeal.objects.order_by("id")
     chain = audit_chain.chain_of(
-        bytes(one.chain), seal=2, ids=two.ids, sealed_at=two.sealed_at, contents=bytes(two.contents)
+        bytes(one.chain),
+        seal=2,
+        ids=two.ids,
+        sealed_at=audit.moment(two.sealed_at),
+        contents=bytes(two.contents),
     )
     assert chain == bytes(two.chain)
     other = audit_chain.chain_of(
-        bytes(32), seal=2, ids=two.ids, sealed_at=two.sealed_at, contents=bytes(two.contents)
+        bytes(32),
+        seal=2,
+        ids=two.ids,
+        sealed_at=audit.moment(two.sealed_at),
+        contents=bytes(two.contents),
     )
     assert other != chain
 
