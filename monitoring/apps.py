@@ -10,8 +10,17 @@ class MonitoringConfig(AppConfig):
     name = "monitoring"
 
     def ready(self) -> None:
-        from monitoring import audit_sealing, health, jobs, personal_data, probes
+        from monitoring import (
+            audit_archiving,
+            audit_metrics,
+            audit_sealing,
+            health,
+            jobs,
+            personal_data,
+            probes,
+        )
         from monitoring.holdings import audit_events
+        from monitoring.stored import stored
 
         personal_data.register(audit_events())
         health.registry.register("database", probes.ask_database)
@@ -23,3 +32,11 @@ class MonitoringConfig(AppConfig):
             interval=timedelta(seconds=10),
             is_needed=audit_sealing.is_needed,
         )
+        jobs.register(
+            "archive_audit",
+            audit_archiving.archive_audit,
+            interval=timedelta(days=1),
+            lease=timedelta(hours=1),
+            is_needed=audit_archiving.is_needed,
+        )
+        stored.register("audit", audit_metrics.read)
