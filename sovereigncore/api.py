@@ -47,6 +47,7 @@ __all__ = [
     "JSONRenderer",
     "NeverRefuse",
     "ServiceError",
+    "filters_of",
     "handle_exception",
 ]
 
@@ -119,6 +120,15 @@ def _is_utc(text: str) -> bool:
     except ValueError:
         return False
     return moment is not None and moment.utcoffset() == timedelta()
+
+
+def filters_of(request: Request) -> dict[str, str]:
+    """The query parameters of a list but for those that page through it, each given once."""
+    given = dict(request.query_params.lists())
+    filters = {name: given[name] for name in given if name not in ("cursor", "limit")}
+    if repeated := [name for name, values in filters.items() if len(values) > 1]:
+        raise exceptions.ValidationError({repeated[0][:64]: ["Given more than once."]})
+    return {name: value for name, [value] in filters.items()}
 
 
 @runtime_checkable

@@ -27,7 +27,7 @@ from consciousness.serializers import (
     UsageRequest,
     UsageResponse,
 )
-from sovereigncore.api import CursorPagination, ServiceError
+from sovereigncore.api import CursorPagination, ServiceError, filters_of
 
 ID_PATTERN = "[0-9a-f-]{36}"
 
@@ -70,11 +70,7 @@ class QueryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Owned):
     def filter_queryset(self, queryset: Any) -> Any:
         if self.action != "list":
             return queryset
-        given = dict(self.request.query_params.lists())
-        filters = {name: given[name] for name in given if name not in ("cursor", "limit")}
-        if repeated := [name for name, values in filters.items() if len(values) > 1]:
-            raise ValidationError({repeated[0][:64]: ["Given more than once."]})
-        form = HistoryFilter(data={name: value for name, [value] in filters.items()})
+        form = HistoryFilter(data=filters_of(self.request))
         form.is_valid(raise_exception=True)
         return queryset.filter(**form.lookups())
 
