@@ -110,13 +110,13 @@ def test_whatever_is_done_to_a_seal_shows(
         other = (index + 1) % len(trail)
         trail[index], trail[other] = trail[other], trail[index]
     else:
-        changed: dict[str, Any] = {
+        changes: dict[str, Any] = {
             "count": seal.count + 1,
             "ids": [[seal.first_id, seal.last_id + 1]],
             "sealed_at": "2020-01-31T12:00:00.000000+00:00",
             "contents": bytes(32),
-        }[how]
-        trail[index] = (replace(seal, **{how: changed}), rows)
+        }
+        trail[index] = (replace(seal, **{how: changes[how]}), rows)
     assert not verified(trail).is_sound
     assert not verified(trail, with_key=False).is_sound
 
