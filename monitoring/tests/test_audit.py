@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from accounts.models import APIKey, Session, User
 from accounts.services import bootstrap_admin, set_active
 from accounts.tests.sessions import LOGOUT, TOKEN, log_in, me, refresh
 from conftest import PASSWORD
-from monitoring import audit
+from monitoring import append_only, audit
 from monitoring.models import AuditEvent
 
 pytestmark = pytest.mark.django_db
@@ -459,3 +460,27 @@ def test_every_recorded_action_is_registered_and_every_registered_one_recorded()
     unknown = [(where, action) for where, action in recorded if action not in audit.actions()]
     assert unknown == []
     assert {action for _, action in recorded} == set(audit.actions())
+
+
+# --- What was written before digests covered ids ------------------------------------------------
+
+
+def test_rows_of_before_get_a_digest_over_their_id_unless_theirs_does_not_hold() -> None:
+    migration = importlib.import_module("monitoring.migrations.0006_audit_triggers")
+    for _ in range(3):
+        audit.record("key.created", actor_id=uuid.uuid4(), detail={"b": 1, "a": ["x"]})
+    append_only.permit_changes(connection)
+    good, bad, _ = AuditEvent.objects.order_by("id")
+    for event in (good, bad):
+        said = [
+            *(audit.moment(event.at), event.action, str(event.actor_id), event.subject_id),
+            *(event.detail, event.request_id),
+        ]
+        old = migration._keyed(said)
+        AuditEvent.objects.filter(pk=event.pk).update(digest=old)
+    AuditEvent.objects.filter(pk=bad.pk).update(action="key.revoked")
+    migration._cover_ids(apps, None)
+    holds = [
+        bytes(event.digest) == audit.digest(event) for event in AuditEvent.objects.order_by("id")
+    ]
+    assert holds == [True, False, True]
