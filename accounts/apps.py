@@ -13,11 +13,15 @@ class AccountsConfig(AppConfig):
         from accounts import authentication as authentication  # registers its OpenAPI extension
         from accounts.holdings import holdings
         from accounts.maintenance import flush_credentials, flush_mails
+        from accounts.stored import read_mails, read_users
         from monitoring import audit, jobs, personal_data
+        from monitoring.stored import KEEP_COUNTS_S, stored
 
         audit.register(actions.ACTIONS)
         for holding in holdings():
             personal_data.register(holding)
+        stored.register("mails", read_mails)
+        stored.register("users", read_users, keep_s=KEEP_COUNTS_S)
         jobs.register(
             "send_mails",
             mailing.send_due,

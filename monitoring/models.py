@@ -25,9 +25,10 @@ class JobLeaseQuerySet(models.QuerySet["JobLease"]):
 
     def release(self, name: str, *, holder: uuid.UUID, interval: timedelta, error: str) -> None:
         now = timezone.now()
-        self.filter(name=name, holder=holder).update(
-            expires_at=now, due_at=now + interval, finished_at=now, error=error
-        )
+        ended = {"expires_at": now, "due_at": now + interval, "finished_at": now, "error": error}
+        if not error:
+            ended["succeeded_at"] = now
+        self.filter(name=name, holder=holder).update(**ended)
 
 
 class JobLease(models.Model):
@@ -37,6 +38,7 @@ class JobLease(models.Model):
     due_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+    succeeded_at = models.DateTimeField(null=True)
     error = models.CharField(max_length=200, blank=True, default="")
 
     objects = JobLeaseQuerySet.as_manager()

@@ -77,7 +77,12 @@ class Mail(models.Model):
                 fields=["due_at"],
                 name="mail_due",
                 condition=Q(sent_at__isnull=True, given_up_at__isnull=True),
-            )
+            ),
+            models.Index(
+                fields=["given_up_at"],
+                name="mail_given_up",
+                condition=Q(given_up_at__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
