@@ -6,7 +6,6 @@ again by whoever holds the lease next.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +42,6 @@ class Job:
 
 
 _jobs: dict[str, Job] = {}
-_looked_at_s: dict[str, float] = {}  # when this process last ran what it need not have run
 
 
 def register(
@@ -86,10 +84,4 @@ def run_if_due(job: Job, *, even_if_not_due: bool = False) -> int | None:
 
 
 def _is_wanted(job: Job) -> bool:
-    if job.is_needed is None or job.is_needed():
-        return True
-    now_s = time.monotonic()
-    if now_s - _looked_at_s.get(job.name, float("-inf")) < IDLE.total_seconds():
-        return False
-    _looked_at_s[job.name] = now_s
-    return True
+    return job.is_needed is None or job.is_needed() or not JobLease.objects.ran(job.name, IDLE)

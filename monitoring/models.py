@@ -23,6 +23,10 @@ class JobLeaseQuerySet(models.QuerySet["JobLease"]):
             free = free.filter(due_at__lte=now)
         return free.update(holder=holder, started_at=now, expires_at=now + lease) == 1
 
+    def ran(self, name: str, age: timedelta) -> bool:
+        """Whether a run of the job ended no longer than `age` ago."""
+        return self.filter(name=name, finished_at__gt=timezone.now() - age).exists()
+
     def release(self, name: str, *, holder: uuid.UUID, interval: timedelta, error: str) -> None:
         now = timezone.now()
         ended = {"expires_at": now, "due_at": now + interval, "finished_at": now, "error": error}

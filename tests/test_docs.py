@@ -14,16 +14,21 @@ import monitoring.metrics  # noqa: F401 - registers the metrics
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
+PREFIXES = "(?:sovereigncore|django_db|django_cache)_"
 APPS = ("accounts", "consciousness", "monitoring")
 
 
+@pytest.mark.django_db
 def test_every_metric_is_documented_and_every_documented_metric_exists() -> None:
     page = (ROOT / "docs/reference/metrics.md").read_text()
-    documented = set(re.findall(r"^\| `(sovereigncore_\w+)`", page, flags=re.MULTILINE))
+    documented = set(re.findall(rf"^\| `({PREFIXES}\w+)`", page, flags=re.MULTILINE))
+    families = list(REGISTRY.collect())
+    (up,) = (family for family in families if family.name == "sovereigncore_stored_metrics_up")
+    assert {sample.labels["reader"] for sample in up.samples if not sample.value} == set()
     existing = {
         metric.name + ("_total" if metric.type == "counter" else "")
-        for metric in REGISTRY.collect()
-        if metric.name.startswith("sovereigncore_")
+        for metric in families
+        if re.match(PREFIXES, metric.name)
     }
     assert documented == existing
 
