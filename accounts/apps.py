@@ -12,7 +12,7 @@ class AccountsConfig(AppConfig):
         from accounts import actions, mailing
         from accounts import authentication as authentication  # registers its OpenAPI extension
         from accounts.holdings import holdings
-        from accounts.maintenance import flush_credentials, flush_mails
+        from accounts.maintenance import flush_admin_log, flush_credentials, flush_mails
         from accounts.stored import read_mails, read_users
         from monitoring import audit, jobs, personal_data
         from monitoring.stored import KEEP_COUNTS_S, stored
@@ -31,3 +31,4 @@ class AccountsConfig(AppConfig):
         )
         jobs.register("flush_credentials", flush_credentials, interval=timedelta(hours=1))
         jobs.register("flush_mails", flush_mails, interval=timedelta(hours=1))
+        jobs.register("flush_admin_log", flush_admin_log, interval=timedelta(hours=1))
