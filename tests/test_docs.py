@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from django.apps import apps
 from django.core.management import get_commands
 from prometheus_client import REGISTRY
 
 import monitoring.metrics  # noqa: F401 - registers the metrics
+from monitoring import jobs
 
 pytestmark = pytest.mark.once
 
@@ -31,6 +33,20 @@ def test_every_metric_is_documented_and_every_documented_metric_exists() -> None
         if re.match(PREFIXES, metric.name)
     }
     assert documented == existing
+
+
+def test_every_table_is_on_the_page_that_says_what_bounds_it() -> None:
+    page = (ROOT / "docs/reference/retention.md").read_text()
+    first_cells = re.findall(r"^\| (`[^|]+`) \|.+\|.+\|.*\|.*\|$", page, flags=re.MULTILINE)
+    documented = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
+    tables = {model._meta.db_table for model in apps.get_models(include_auto_created=True)}
+    assert documented == tables | {"django_migrations"}
+
+
+def test_every_job_is_on_that_page() -> None:
+    page = (ROOT / "docs/reference/retention.md").read_text()
+    named = set(re.findall(r"`((?:send|flush|delete|forget|settle)_\w+)`", page))
+    assert {job.name for job in jobs.all_jobs()} <= named
 
 
 def test_every_command_is_documented_and_has_a_test() -> None:
