@@ -92,6 +92,15 @@ class Generation:
     def usage(self) -> Usage:
         return self._tally.usage
 
+    @property
+    def tokens_per_second(self) -> float | None:
+        """From the first token to the last; None where there is no time between them."""
+        if self.first_token_after_s is None:
+            return None
+        took_s = self._last_s - self._started_s - self.first_token_after_s
+        tokens = self.usage.completion_tokens - 1
+        return tokens / took_s if tokens > 0 and took_s > 0 else None
+
     def __iter__(self) -> Iterator[Chunk | None]:
         while True:
             try:
