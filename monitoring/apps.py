@@ -15,6 +15,7 @@ class MonitoringConfig(AppConfig):
             audit_metrics,
             audit_sealing,
             health,
+            job_metrics,
             jobs,
             personal_data,
             probes,
@@ -23,6 +24,7 @@ class MonitoringConfig(AppConfig):
         from monitoring.stored import stored
 
         personal_data.register(audit_events())
+        stored.register("jobs", job_metrics.read)
         health.registry.register("database", probes.ask_database)
         if settings.REDIS_URL:
             health.registry.register("cache", probes.ask_cache)
@@ -37,6 +39,5 @@ class MonitoringConfig(AppConfig):
             audit_archiving.archive_audit,
             interval=timedelta(days=1),
             lease=timedelta(hours=1),
-            is_needed=audit_archiving.is_needed,
         )
         stored.register("audit", audit_metrics.read)

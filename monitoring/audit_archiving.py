@@ -32,17 +32,13 @@ class DamagedTrail(Exception):
     """What would be archived does not verify; it stays where it is."""
 
 
-def is_needed() -> bool:
-    return settings.AUDIT_RETENTION_DAYS > 0
-
-
 def archive_audit() -> int:
     """Archive what was sealed more than AUDIT_RETENTION_DAYS ago; how many rows left the tables.
 
     The newest seal stays, whatever its age. Raises DamagedTrail; OSError.
     """
     pruned = prune()
-    if not is_needed():
+    if settings.AUDIT_RETENTION_DAYS == 0:
         return pruned
     while segment := _next_segment():
         _archive(*segment)

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from monitoring.models import AuditEvent
-from sovereigncore.api import CursorPagination, filters_of
+from sovereigncore.api import CursorPagination
 from sovereigncore.strict import StrictCharField, StrictDateTimeField, StrictSerializer
 
 
@@ -66,9 +66,12 @@ class AuditView(generics.ListAPIView[AuditEvent]):
     required_scope = "admin"
     serializer_class = AuditEventResponse
     pagination_class = _NewestFirst
+    list_parameters = ("action", "actor", "subject", "request_id", "since", "until")
 
     def get_queryset(self) -> Any:
-        form = AuditFilter(data=filters_of(self.request))
+        given = self.request.query_params
+        filters = {name: given[name] for name in self.list_parameters if name in given}
+        form = AuditFilter(data=filters)
         form.is_valid(raise_exception=True)
         return AuditEvent.objects.filter(**form.lookups())
 

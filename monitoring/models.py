@@ -24,11 +24,16 @@ class JobLeaseQuerySet(models.QuerySet["JobLease"]):
             free = free.filter(due_at__lte=now)
         return free.update(holder=holder, started_at=now, expires_at=now + lease) == 1
 
+    def ran(self, name: str, age: timedelta) -> bool:
+        """Whether a run of the job ended no longer than `age` ago."""
+        return self.filter(name=name, finished_at__gt=timezone.now() - age).exists()
+
     def release(self, name: str, *, holder: uuid.UUID, interval: timedelta, error: str) -> None:
         now = timezone.now()
-        self.filter(name=name, holder=holder).update(
-            expires_at=now, due_at=now + interval, finished_at=now, error=error
-        )
+        ended = {"expires_at": now, "due_at": now + interval, "finished_at": now, "error": error}
+        if not error:
+            ended["succeeded_at"] = now
+        self.filter(name=name, holder=holder).update(**ended)
 
 
 class JobLease(models.Model):
@@ -38,6 +43,7 @@ class JobLease(models.Model):
     due_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+    succeeded_at = models.DateTimeField(null=True)
     error = models.CharField(max_length=200, blank=True, default="")
 
     objects = JobLeaseQuerySet.as_manager()
@@ -147,7 +153,9 @@ class AuditEvent(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["seal", "id"], name="audit_by_seal"),  # and what has none yet
+            models.Index(fields=["seal", "id"], name="audit_by_seal"),
+            # PostgreSQL does not take the one above for "without a seal, by id".
+            models.Index(fields=["id"], condition=Q(seal=None), name="audit_unsealed"),
             # The list by each of its filters, newest first.
             models.Index(fields=["-at", "-id"], name="audit_by_time"),
             models.Index(fields=["action", "-at"], name="audit_by_action"),

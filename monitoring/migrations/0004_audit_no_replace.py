@@ -1,4 +1,4 @@
-"""Nothing any more: 0006 makes the triggers that keep the audit trail as it is."""
+"""Nothing any more: 0007 makes the triggers that keep the audit trail as it is."""
 
 from __future__ import annotations
 

@@ -466,7 +466,7 @@ def test_every_recorded_action_is_registered_and_every_registered_one_recorded()
 
 
 def test_rows_of_before_get_a_digest_over_their_id_unless_theirs_does_not_hold() -> None:
-    migration = importlib.import_module("monitoring.migrations.0006_audit_triggers")
+    migration = importlib.import_module("monitoring.migrations.0007_audit_triggers")
     for _ in range(3):
         audit.record("key.created", actor_id=uuid.uuid4(), detail={"b": 1, "a": ["x"]})
     append_only.permit_changes(connection)

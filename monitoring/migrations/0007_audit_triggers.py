@@ -44,7 +44,7 @@ def _permit(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("monitoring", "0005_audit_seals")]
+    dependencies = [("monitoring", "0006_audit_seals")]
     operations = [
         migrations.RunPython(_cover_ids, migrations.RunPython.noop),
         migrations.RunPython(_forbid, _permit),

@@ -1,4 +1,4 @@
-"""Seals of the audit trail, and archives of old ones. 0006 makes the triggers again that this takes
+"""Seals of the audit trail, and archives of old ones. 0007 makes the triggers again that this takes
 away while it changes the table."""
 
 import django.db.models.deletion
@@ -14,7 +14,7 @@ def _permit(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('monitoring', '0004_audit_no_replace'),
+        ('monitoring', '0005_job_succeeded_at'),
     ]
 
     operations = [
@@ -73,6 +73,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='auditevent',
             index=models.Index(fields=['seal', 'id'], name='audit_by_seal'),
+        ),
+        migrations.AddIndex(
+            model_name='auditevent',
+            index=models.Index(condition=models.Q(('seal', None)), fields=['id'], name='audit_unsealed'),
         ),
         migrations.AddIndex(
             model_name='auditevent',
