@@ -74,6 +74,10 @@ _PUBLIC_SECRET = "debug-only-and-refused-when-DEBUG-is-false-0123456789"  # noqa
 _DEBUG_ONLY = _PUBLIC_SECRET if DEBUG else None
 SECRET_KEY = env.secret("SECRET_KEY", min_length=50, stand_in=_DEBUG_ONLY)
 AUDIT_KEY = env.secret("AUDIT_KEY", min_length=32, stand_in=_DEBUG_ONLY)
+AUDIT_SIGNING_KEY = env.secret("AUDIT_SIGNING_KEY", min_length=64, stand_in="")
+# A shorter one is on the list of problems already.
+if re.fullmatch("|[0-9a-f]{64}|.{,63}", AUDIT_SIGNING_KEY) is None:
+    env.problems.append("AUDIT_SIGNING_KEY: expected 64 hexadecimal digits in small letters")
 METRICS_TOKEN = env.secret("METRICS_TOKEN", min_length=32, stand_in="")
 JWT_ALGORITHM = env.choice("JWT_ALGORITHM", "HS256", ("HS256", "RS256"))
 _jwt_keys = env.secret(
@@ -346,6 +350,8 @@ QUEUE_TIMEOUT_S = env.number("QUEUE_TIMEOUT_S", 20, at_least=0, at_most=600)
 CACHE_TTL_S = env.integer("CACHE_TTL_S", 3600, at_least=0, at_most=30 * 86400)
 CACHE_MAX_ENTRIES = env.integer("CACHE_MAX_ENTRIES", 100_000, at_least=0, at_most=10**8)
 RETENTION_DAYS = env.integer("RETENTION_DAYS", 30, at_least=1, at_most=3650)
+AUDIT_RETENTION_DAYS = env.integer("AUDIT_RETENTION_DAYS", 0, at_least=0, at_most=36500)
+AUDIT_DIR = DATA_DIR / "audit"
 MEMORY_LIMIT = env.integer("MEMORY_LIMIT", 1000, at_least=0, at_most=100_000)
 if WEB_THREADS < QUEUE_LIMIT + ENGINE_SLOTS + 32:
     env.problems.append(

@@ -188,6 +188,11 @@ def test_each_signing_key_of_several_has_to_be_good(settings_file: Loader) -> No
         ("LOG_LEVEL", "LOUD"),
         ("ENV_FILE", "/no/such/file"),
         ("METRICS_TOKEN", "short"),
+        ("AUDIT_SIGNING_KEY", "0123456789abcdef"),
+        ("AUDIT_SIGNING_KEY", "0123456789ABCDEF" * 4),
+        ("AUDIT_SIGNING_KEY", "0123456789abcdef" * 4 + "0"),
+        ("AUDIT_SIGNING_KEY", "ghijklmnopqrstuv" * 4),
+        ("AUDIT_RETENTION_DAYS", "-1"),
     ],
 )
 def test_a_malformed_value_is_refused_by_name(settings_file: Loader, name: str, value: str) -> None:
