@@ -8,9 +8,20 @@ class MonitoringConfig(AppConfig):
     name = "monitoring"
 
     def ready(self) -> None:
-        from monitoring import health, personal_data, probes
+        from monitoring import actions, audit, health, jobs, personal_data, probes
+        from monitoring.backups import readings, schedule
         from monitoring.holdings import audit_events
+        from monitoring.stored import stored
 
+        audit.register(actions.ACTIONS)
+        stored.register("backups", readings.read)
+        if settings.BACKUP_DIR:
+            jobs.register(
+                "backup",
+                schedule.run_due,
+                interval=schedule.LOOK_EVERY,
+                lease=schedule.LEASE,
+            )
         personal_data.register(audit_events())
         health.registry.register("database", probes.ask_database)
         if settings.REDIS_URL:
