@@ -21,7 +21,7 @@ from monitoring.backups.archive import ArchiveWriter
 from monitoring.backups.database import Snapshot, kind
 from monitoring.backups.errors import BackupFailed
 from monitoring.backups.failures import EXPECTED, explain
-from monitoring.backups.manifest import ABOUT, MANIFEST, PRODUCT, About, Manifest
+from monitoring.backups.manifest import ABOUT, MANIFEST, PRODUCT, About, AuditHead, Manifest
 from monitoring.backups.reading import the_key
 from monitoring.backups.schema import APPLIED
 from monitoring.backups.scratch import (
@@ -81,7 +81,6 @@ def _make(path: Path, *, started_at: datetime, with_keys: bool, tell: Tell) -> M
             manifest = Manifest(
                 tables=snapshot.write(archive),
                 files=files.add_files(archive, with_keys=with_keys),
-                audit_head=_audit_head(snapshot),
             )
             archive.add_json(MANIFEST, asdict(manifest))
             archive.finish()
@@ -96,12 +95,13 @@ def _about(snapshot: Snapshot, header: dict[str, str], *, with_keys: bool) -> Ab
         layout=snapshot.layout,
         key_prints=files.key_prints(),
         has_keys=with_keys,
+        audit_head=_audit_head(snapshot),
     )
 
 
-def _audit_head(snapshot: Snapshot) -> dict[str, object] | None:
+def _audit_head(snapshot: Snapshot) -> AuditHead | None:
     rows = snapshot.fetch(_AUDIT_HEAD)
-    return {"id": rows[0][0], "digest": bytes(rows[0][1]).hex()} if rows else None
+    return AuditHead(id=rows[0][0], digest=bytes(rows[0][1]).hex()) if rows else None
 
 
 @contextlib.contextmanager

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from monitoring.backups.errors import DamagedBackup
@@ -33,9 +32,16 @@ class File:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditHead:
+    id: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class About:
     """`layout` is what the kind of database needs to read its entries again. `key_prints` tells
-    whether the secrets of the server are still those that the data was written with."""
+    whether the secrets of the server are still those that the data was written with. `audit_head`
+    is the newest row of the audit trail: its id and its digest in hexadecimal."""
 
     product: str
     version: str
@@ -46,16 +52,13 @@ class About:
     layout: dict[str, Any]
     key_prints: dict[str, str]
     has_keys: bool
+    audit_head: AuditHead | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """`audit_head` is the newest row of the audit trail: its id and its digest in hexadecimal."""
-
     tables: list[Table]
     files: list[File]
-    audit_head: Mapping[str, Any] | None = None
-    checks: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -65,10 +68,11 @@ class Manifest:
 def parse_about(told: Any) -> About:
     try:
         about = About(**told)
+        head = AuditHead(**about.audit_head) if isinstance(about.audit_head, dict) else None
         pairs = [(str(app), str(name)) for app, name in about.migrations]
     except (TypeError, ValueError) as error:
         raise DamagedBackup("The backup does not describe itself as it should.") from error
-    return dataclasses.replace(about, migrations=pairs)
+    return dataclasses.replace(about, migrations=pairs, audit_head=head)
 
 
 def parse_manifest(told: Any) -> Manifest:
@@ -76,8 +80,6 @@ def parse_manifest(told: Any) -> Manifest:
         return Manifest(
             tables=[Table(**each) for each in told["tables"]],
             files=[File(**each) for each in told["files"]],
-            audit_head=told["audit_head"],
-            checks=told["checks"],
         )
     except (TypeError, KeyError) as error:
         raise DamagedBackup("The backup does not describe its content as it should.") from error

@@ -39,7 +39,7 @@ def note_made(name: str, *, started_at: datetime, size_bytes: int, with_keys: bo
                 size_bytes=size_bytes,
                 outcome=BackupRecord.Outcome.MADE,
             )
-            detail = {"file": name, "with_keys": with_keys}
+            detail: audit.Detail = {"file": name, "with_keys": with_keys}
             audit.record("backup.made", actor_id=None, detail=detail)
     except DatabaseError:
         return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def go_back(aside: str) -> str:
 
 def _restore(backup: Backup, name: str, *, keep_sessions: bool, tell: Tell) -> Restored:
     about, stamp = backup.about, _stamp()
-    undone = _undone(since=datetime.fromisoformat(about.created_at))
+    undone = _undone(after=about.audit_head.id if about.audit_head else 0)
     _let_go()
     with scratch_folder() as folder, kind().successor(about) as scratch:
         tell("Reading the backup into an empty database and comparing every table …")
@@ -117,15 +116,19 @@ def _prepare(name: str, about: About, *, keep_sessions: bool, tell: Tell) -> Non
     if not keep_sessions:
         for what, run in afterwards.steps().items():
             tell(f"{run()} {what}.")
-    detail = {"file": name, "made_at": about.created_at, "sessions_kept": keep_sessions}
+    detail: audit.Detail = {
+        "file": name,
+        "made_at": about.created_at,
+        "sessions_kept": keep_sessions,
+    }
     audit.record("backup.restored", actor_id=None, detail=detail)
 
 
-def _undone(*, since: datetime) -> Undone:
+def _undone(*, after: int) -> Undone:
     """Nothing where there is no database, or none that can be read."""
     if not is_there():
         return Undone()
-    later = AuditEvent.objects.filter(at__gt=since)
+    later = AuditEvent.objects.filter(id__gt=after)
     try:
         counted: Any = later.order_by().values_list("action").annotate(Count("id"))
         return Undone(

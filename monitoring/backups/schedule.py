@@ -28,7 +28,9 @@ def run_due() -> int:
 
     A killed run loses nothing: what it did not do is due at the next one.
     """
-    folder, done = Path(settings.BACKUP_DIR), 0
+    assert settings.BACKUP_DIR is not None
+    folder: Path = settings.BACKUP_DIR
+    done = 0
     if _is_due():
         make_backup(folder=folder, with_keys=False, tell=lambda _text: None)
         done += 1

@@ -20,6 +20,7 @@ from monitoring.backups.scratch import sync_folder
 
 _BUSY_TIMEOUT_S = 1.0
 _PRIMARY_CODE = 0xFF  # of an error of SQLite's, without what is said beyond
+_JOURNAL_MAGIC_BYTES = 8
 _JOURNALS = ("-wal", "-shm", "-journal")
 
 
@@ -61,6 +62,7 @@ class Place:
             # for that one's, and applied to it.
             self._held.execute("PRAGMA journal_mode=DELETE")
             self._held.execute("BEGIN EXCLUSIVE")
+            self._remove_spent_journal()
         for suffix in _JOURNALS:
             journal = self.path.with_name(self.path.name + suffix)
             if journal.exists():
@@ -100,6 +102,16 @@ class Place:
             database.close()
             return None
         return database
+
+    def _remove_spent_journal(self) -> None:
+        """Who holds a file for itself overwrites the beginning of its journal instead of deleting
+        it; nothing is ever rolled back from such a one."""
+        journal = self.path.with_name(self.path.name + "-journal")
+        if journal.exists():
+            with journal.open("rb") as file:
+                is_spent = not any(file.read(_JOURNAL_MAGIC_BYTES))
+            if is_spent:
+                journal.unlink()
 
     def _let_go(self) -> None:
         if self._held is not None:

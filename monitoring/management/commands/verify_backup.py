@@ -43,7 +43,7 @@ class Command(BaseCommand):
 def _newest() -> Path:
     if not settings.BACKUP_DIR:
         raise CommandError("BACKUP_DIR is not set: name a file.")
-    found = next(iter(schedule.newest_first(Path(settings.BACKUP_DIR))), None)
+    found = next(iter(schedule.newest_first(settings.BACKUP_DIR)), None)
     if found is None:
         raise CommandError(f"There is no backup in {settings.BACKUP_DIR}.")
     return found
