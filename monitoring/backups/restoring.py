@@ -153,4 +153,5 @@ def _let_go() -> None:
 
 
 def _stamp() -> str:
-    return f"{timezone.now():%Y%m%dt%H%M%S}"
+    """Of a moment, as a part of names: also two restores in one second keep two databases."""
+    return f"{timezone.now():%Y%m%dt%H%M%S%f}"
