@@ -99,6 +99,7 @@ def successor(about: About) -> Iterator[SchemaScratch]:
 
 def go_back(aside: str, *, stamp: str) -> str:
     with _connected() as wrapper:
+        place.refuse_if_used(wrapper)
         return place.exchange(wrapper, successor=aside, stamp=stamp)
 
 

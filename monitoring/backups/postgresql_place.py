@@ -7,6 +7,7 @@ whole database, the old one or the new one.
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Collection
 from typing import Any
@@ -20,6 +21,7 @@ from monitoring.backups.errors import BackupFailed, DatabaseInUse
 SCRATCH = "sovereigncore_scratch_"
 _ASIDE = "before_restore_"
 KEPT = (SCRATCH, _ASIDE)  # what may take the place of the database
+_LEAVING_S, _POLL_S = 2.0, 0.1
 _LOCK_TIMEOUT = "10s"
 _LOCK_SPACE = 0x5C0B  # of advisory locks, ours
 _OTHERS = """
@@ -53,18 +55,25 @@ _FUNCTIONS = f"""
 
 
 def refuse_if_used(wrapper: BaseDatabaseWrapper, *, but: Collection[int] = ()) -> None:
-    """`but`: the server's process ids of our own other connections."""
+    """`but`: the server's process ids of our own other connections. Whoever is just leaving is
+    waited for: the server takes a moment to notice."""
+    until_s = time.monotonic() + _LEAVING_S
+    while others := _others(wrapper, but):
+        if time.monotonic() > until_s:
+            raise DatabaseInUse(
+                "The database is in use. Stop the web processes, the workers and whatever else is"
+                f" connected, then restore: {'; '.join(others)}."
+            )
+        time.sleep(_POLL_S)
+
+
+def _others(wrapper: BaseDatabaseWrapper, but: Collection[int]) -> list[str]:
     with wrapper.cursor() as cursor:
         cursor.execute(_OTHERS, [list(but)])
-        others = [
+        return [
             f"{name} (user {user}, {address}, process {pid} of the server)"
             for pid, user, name, address in cursor.fetchall()
         ]
-    if others:
-        raise DatabaseInUse(
-            "The database is in use. Stop the web processes, the workers and whatever else is"
-            f" connected, then restore: {'; '.join(others)}."
-        )
 
 
 def create_schema(keeper: BaseDatabaseWrapper, name: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 from django.conf import settings
@@ -82,14 +80,3 @@ def wipe(database: str) -> None:
         return
     with connection.cursor() as cursor:
         cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-
-
-def spoil(database: str) -> None:
-    connection.close()
-    with Path(database).open("r+b") as file:
-        file.write(b"not a database any more" * 100)
-
-
-def tables_of_file(path: Path) -> int:
-    with closing(sqlite3.connect(path)) as database:
-        return int(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])

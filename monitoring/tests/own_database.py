@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from django.core.management import call_command
 from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.sql import SQL, Identifier
@@ -46,10 +45,9 @@ def close_all(wrapper: Any) -> None:
 
 @contextlib.contextmanager
 def new_database(folder: Path) -> Iterator[str]:
-    """Its name: a copy of the suite's SQLite file, or a migrated database on the same server."""
+    """Its name: a copy of the suite's own, in which tests leave migrations and content types."""
     if connection.vendor == "sqlite":
         name = str(folder / "db.sqlite3")
-        # The suite's own tests leave nothing behind but migrations and content types.
         with (
             contextlib.closing(sqlite3.connect(connection.settings_dict["NAME"])) as source,
             contextlib.closing(sqlite3.connect(name)) as target,
@@ -57,16 +55,17 @@ def new_database(folder: Path) -> Iterator[str]:
             source.backup(target)
         yield name
         return
+    suites = connection.settings_dict["NAME"]
     name = f"own_{uuid.uuid4().hex}"
-    _run(SQL("CREATE DATABASE {}").format(Identifier(name)))
+    close_all(connections["default"])  # nobody may be connected to what is copied
+    _run(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(suites)))
     try:
-        with using(name):
-            call_command("migrate", interactive=False, verbosity=0)
         yield name
     finally:
         _run(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
 
 
 def _run(statement: Any) -> None:
-    with connection.cursor() as cursor:
+    default: Any = connections["default"]
+    with default._nodb_cursor() as cursor:
         cursor.execute(statement)
