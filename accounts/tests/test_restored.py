@@ -11,7 +11,7 @@ from rest_framework.test import APIClient
 from accounts.models import Link, Purpose, User
 from accounts.services import end_all_sessions
 from conftest import PASSWORD
-from monitoring.tests.backing_up import back_up, restore
+from tests.backing_up import back_up, restore
 
 pytestmark = pytest.mark.usefixtures("own_database")
 ME = "/api/v1/auth/me"

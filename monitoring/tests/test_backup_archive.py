@@ -16,7 +16,7 @@ from monitoring.backups import cipher
 from monitoring.backups.archive import ArchiveReader, ArchiveWriter
 from monitoring.backups.cipher import MAGIC, EncryptedReader, EncryptedWriter, read_header
 from monitoring.backups.errors import BackupRefused, DamagedBackup, ForeignBackup, NewerBackup
-from monitoring.tests.own_database import KEY
+from tests.own_databases import KEY
 
 pytestmark = pytest.mark.once
 

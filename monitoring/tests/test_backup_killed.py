@@ -12,9 +12,9 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from monitoring.tests.backing_up import add_user, back_up, leftovers, names, restore
-from monitoring.tests.own_database import close_all
-from tests.environment import test_environment
+from tests import environment
+from tests.backing_up import add_user, back_up, folder, leftovers, names, restore
+from tests.own_databases import close_all
 
 pytestmark = pytest.mark.usefixtures("own_database")
 
@@ -43,7 +43,7 @@ def killed(module: str, owner: str, name: str, *command: str) -> None:
     else:
         url = f"sqlite:///{database}"
     close_all(connection)
-    environment = test_environment(
+    variables = environment.test_environment(
         str(settings.DATA_DIR),
         DATABASE_URL=url,
         BACKUP_DIR=str(settings.BACKUP_DIR),
@@ -53,7 +53,7 @@ def killed(module: str, owner: str, name: str, *command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _KILLED.format(module=module, owner=owner, name=name), *command],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -71,12 +71,12 @@ def killed(module: str, owner: str, name: str, *command: str) -> None:
 )
 def test_a_killed_backup_looks_like_none(where: tuple[str, str, str]) -> None:
     killed(*where, "backup")
-    found = list(settings.BACKUP_DIR.iterdir())
+    found = list(folder().iterdir())
     assert len(found) == 1
     assert found[0].name.endswith(".partial")
-    assert [path.suffix for path in settings.BACKUP_DIR.glob("*")] == [".partial"]
+    assert [path.suffix for path in folder().glob("*")] == [".partial"]
     path = back_up()
-    assert list(settings.BACKUP_DIR.iterdir()) == [path]
+    assert list(folder().iterdir()) == [path]
     assert leftovers() == []
 
 

@@ -20,7 +20,7 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
-from monitoring.backups import checking, files, making
+from monitoring.backups import checking, making
 from monitoring.backups.archive import ArchiveReader, ArchiveWriter, read_json
 from monitoring.backups.errors import (
     BackupFailed,
@@ -33,8 +33,8 @@ from monitoring.backups.errors import (
 from monitoring.backups.failures import explain
 from monitoring.backups.manifest import About
 from monitoring.models import AuditEvent, BackupRecord
-from monitoring.tests.backing_up import add_user, back_up, content, leftovers, restore
-from monitoring.tests.own_database import KEY
+from tests.backing_up import add_user, back_up, content, folder, leftovers, restore
+from tests.own_databases import KEY
 
 pytestmark = pytest.mark.usefixtures("own_database")
 
@@ -52,7 +52,7 @@ def nothing_changes() -> Iterator[None]:
         connection.close()
         assert path.read_bytes() == bytes_before
     assert leftovers() == []
-    assert list(files.settings.DATA_DIR.glob("*before*")) == []
+    assert list(folder().parent.glob("*before*")) == []
 
 
 def rewritten(path: Path, change: Any, *, key: str = KEY) -> Path:
@@ -209,7 +209,7 @@ def test_a_full_disk_leaves_nothing_and_is_told(size_bytes: int, settings: Setti
         AuditEvent.objects.create(at=timezone.now(), digest=secrets.token_bytes(2000))
     with file_sizes_up_to(size_bytes), pytest.raises(BackupFailed, match="no room left"):
         back_up()
-    assert list(settings.BACKUP_DIR.glob("*")) == []
+    assert list(folder().glob("*")) == []
     assert leftovers() == []
     back_up()
 

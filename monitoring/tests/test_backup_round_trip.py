@@ -20,17 +20,18 @@ from monitoring.backups import checking
 from monitoring.backups.errors import BackupFailed
 from monitoring.backups.manifest import Manifest
 from monitoring.models import AuditEvent, BackupRecord, Instance
-from monitoring.tests.backing_up import (
+from tests.backing_up import (
     add_user,
     back_up,
     content,
+    folder,
     leftovers,
     made,
     names,
     restore,
     wipe,
 )
-from monitoring.tests.own_database import using
+from tests.own_databases import using
 from tests.parallel import in_parallel
 
 pytestmark = pytest.mark.usefixtures("own_database")
@@ -173,7 +174,7 @@ def test_without_a_key_there_are_no_backups(settings: Settings) -> None:
     settings.BACKUP_KEY = ""
     with pytest.raises(BackupFailed, match="BACKUP_KEY is not set"):
         back_up()
-    assert not list(settings.BACKUP_DIR.glob("*")) if settings.BACKUP_DIR.exists() else True
+    assert not folder().exists()
     record = BackupRecord.objects.get()
     assert (record.outcome, record.error[:10]) == ("failed", "BACKUP_KEY")
 

@@ -21,8 +21,8 @@ from monitoring.backups import readings, schedule
 from monitoring.backups.errors import BackupError
 from monitoring.backups.records import note_checked
 from monitoring.models import BackupRecord, Instance
-from monitoring.tests.backing_up import back_up
-from tests.environment import test_environment
+from tests import environment
+from tests.backing_up import back_up
 from tests.log_capture import LogCapture
 
 pytestmark = pytest.mark.usefixtures("own_database")
@@ -71,7 +71,7 @@ def test_the_oldest_go_when_there_are_enough(folder: Path, clock: time_machine.T
 def test_none_goes_before_a_newer_one_was_checked(
     folder: Path, clock: time_machine.Traveller
 ) -> None:
-    made = []
+    made: list[str] = []
     for _ in range(4):
         made.insert(0, back_up().name)
         clock.shift(timedelta(minutes=1))
@@ -164,7 +164,7 @@ def test_the_job_is_the_worker_s_only_with_a_folder() -> None:
     shown = "import django; django.setup(); from monitoring import jobs; print(*jobs._jobs)"
     listed = []
     for folder in ("", "backups"):
-        environment = test_environment(
+        variables = environment.test_environment(
             "data",
             BACKUP_DIR=folder,
             BACKUP_KEY="k7Qm2VxZp9LrTf4WcYb8NdHs3GjEa6Ru",
@@ -172,7 +172,7 @@ def test_the_job_is_the_worker_s_only_with_a_folder() -> None:
         )
         done = subprocess.run(
             [sys.executable, "-c", shown],
-            env=environment,
+            env=variables,
             capture_output=True,
             text=True,
             timeout=60,

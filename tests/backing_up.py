@@ -23,8 +23,14 @@ def back_up(*, with_keys: bool = False) -> Path:
     return made(with_keys=with_keys)[0]
 
 
+def folder() -> Path:
+    """As the fixture `own_database` sets BACKUP_DIR."""
+    path: Path = settings.DATA_DIR / "backups"
+    return path
+
+
 def made(*, with_keys: bool = False) -> tuple[Path, Manifest]:
-    return make_backup(folder=settings.BACKUP_DIR, with_keys=with_keys, tell=ignore)
+    return make_backup(folder=folder(), with_keys=with_keys, tell=ignore)
 
 
 def restore(path: Path, *, keep_sessions: bool = False) -> Restored:
