@@ -168,7 +168,8 @@ def test_a_gigabyte_in_five_minutes_while_people_write(
         size_mib = path.stat().st_size / 1024**2
         print(
             f"\n{kind}: {BYTES / 1024**3:.1f} GiB of text, {queries} queries;"
-            f" backup {backup_s:.0f} s ({size_mib:.0f} MiB), verify {verify_s:.0f} s, restore {restore_s:.0f} s;"
+            f" backup {backup_s:.0f} s ({size_mib:.0f} MiB), verify {verify_s:.0f} s,"
+            f" restore {restore_s:.0f} s;"
             f" {after - before} facts noted meanwhile"
         )
         assert restored_queries == queries
