@@ -8,7 +8,7 @@ class MonitoringConfig(AppConfig):
     name = "monitoring"
 
     def ready(self) -> None:
-        from monitoring import actions, audit, health, jobs, personal_data, probes
+        from monitoring import actions, audit, health, job_metrics, jobs, personal_data, probes
         from monitoring.backups import readings, schedule
         from monitoring.holdings import audit_events
         from monitoring.stored import stored
@@ -23,6 +23,7 @@ class MonitoringConfig(AppConfig):
                 lease=schedule.LEASE,
             )
         personal_data.register(audit_events())
+        stored.register("jobs", job_metrics.read)
         health.registry.register("database", probes.ask_database)
         if settings.REDIS_URL:
             health.registry.register("cache", probes.ask_cache)
