@@ -113,6 +113,10 @@ class BackupRecordQuerySet(models.QuerySet["BackupRecord"]):
     def made_since(self, moment: datetime) -> BackupRecordQuerySet:
         return self.made().filter(started_at__gte=moment)
 
+    def delete_older_than(self, age: timedelta) -> int:
+        """At most one an hour is made, so there are never many."""
+        return self.filter(started_at__lt=timezone.now() - age).delete()[0]
+
 
 class BackupRecord(models.Model):
     """A backup, or the attempt at one. `verified_at`: when it was last restored on trial."""

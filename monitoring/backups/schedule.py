@@ -19,6 +19,7 @@ from monitoring.models import BackupRecord
 LOOK_EVERY = timedelta(minutes=30)  # so a failed backup is tried again before the next one is due
 LEASE = timedelta(hours=3)
 _EARLY = timedelta(minutes=15)  # or each would be half an hour later in the day than the last
+_RECORDS_KEPT = timedelta(days=400)
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,7 @@ def run_due() -> int:
     if newest is not None and not _is_checked(newest):
         check_backup(newest)
         done += 1
+    BackupRecord.objects.delete_older_than(_RECORDS_KEPT)
     return done + prune(folder, keep=settings.BACKUP_KEEP)
 
 

@@ -15,7 +15,8 @@ import httpx2
 import psycopg
 import pytest
 
-from tests.platform import ROOT, Platform, running_platform
+from tests.launcher import ROOT
+from tests.platform import Platform, running_platform
 from tests.servers import postgres_server
 from tests.stub_engine import StubEngine
 

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('monitoring', '0004_audit_no_replace'),
+        ('monitoring', '0005_job_succeeded_at'),
     ]
 
     operations = [
