@@ -20,6 +20,7 @@ class Snapshot(Protocol):
     """The database as it was at one moment, whatever is written to it meanwhile."""
 
     layout: dict[str, Any]
+    left_out: list[str]  # tables that are none of ours
 
     def fetch(self, statement: str) -> list[tuple[Any, ...]]: ...
 

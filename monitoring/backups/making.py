@@ -75,6 +75,8 @@ def _make(path: Path, *, started_at: datetime, with_keys: bool, tell: Tell) -> M
     with scratch_folder() as folder, _appearing(path) as file:
         tell("Taking a snapshot of the database …")
         with kind().snapshot(folder) as snapshot:
+            if snapshot.left_out:
+                tell(f"Left out, for no migration of ours made it: {', '.join(snapshot.left_out)}.")
             tell("Writing …")
             archive = ArchiveWriter(file, key=key, header=header)
             archive.add_json(ABOUT, asdict(_about(snapshot, header, with_keys=with_keys)))

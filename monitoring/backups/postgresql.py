@@ -25,7 +25,7 @@ from monitoring.backups.database import as_default
 from monitoring.backups.errors import BackupFailed, DamagedBackup
 from monitoring.backups.manifest import About, Table
 from monitoring.backups.postgresql_tables import Sequence, TableLayout, read_layout, read_sequences
-from monitoring.backups.schema import migrate_to
+from monitoring.backups.schema import APPLIED, migrate_to, tables_after
 
 _TABLES = "tables/"
 _BLOCK_BYTES = 256 * 1024
@@ -55,7 +55,10 @@ def snapshot(folder: Path) -> Iterator[CopySnapshot]:
 class CopySnapshot:
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
-        self._tables = read_layout(cursor)
+        ours = tables_after((app, name) for app, name in self.fetch(APPLIED))
+        found = read_layout(cursor)
+        self._tables = [table for table in found if table.name in ours]
+        self.left_out = [table.name for table in found if table.name not in ours]
         # Read after the snapshot was taken, so no row of it has a number that is still to come.
         sequences = read_sequences(cursor)
         self.layout: dict[str, Any] = {

@@ -12,7 +12,8 @@ from django.db.migrations.loader import MigrationLoader
 from monitoring.backups.errors import BackupFailed, NewerBackup
 from monitoring.backups.manifest import Migration
 
-APPLIED = "SELECT app, name FROM django_migrations ORDER BY id"
+_MIGRATIONS = "django_migrations"
+APPLIED = f"SELECT app, name FROM {_MIGRATIONS} ORDER BY id"  # noqa: S608 - a constant
 
 
 def refuse_unknown(migrations: Iterable[Migration]) -> None:
@@ -25,6 +26,14 @@ def refuse_unknown(migrations: Iterable[Migration]) -> None:
             "This backup was made by a newer version, whose tables this one does not know"
             f" ({names}). Install that version, or a later one, and restore with it."
         )
+
+
+def tables_after(migrations: Iterable[Migration]) -> set[str]:
+    """The tables that exist when these were applied, as far as this version knows them."""
+    loader = MigrationLoader(None)
+    nodes = sorted(set(migrations) & loader.graph.nodes.keys())
+    models = loader.project_state(nodes).apps.get_models(include_auto_created=True)
+    return {model._meta.db_table for model in models} | {_MIGRATIONS}
 
 
 def migrate_to(migrations: Iterable[Migration]) -> None:

@@ -43,6 +43,7 @@ def snapshot(folder: Path) -> Iterator[FileSnapshot]:
 
 class FileSnapshot:
     def __init__(self, path: Path) -> None:
+        self.left_out: list[str] = []
         self.layout: dict[str, Any] = {"size_bytes": path.stat().st_size}
         self._path = path
 

@@ -258,3 +258,21 @@ def test_what_was_undone_is_told(
     told = capsys.readouterr().out
     assert "1 backup.made, 1 user.erased" in told
     assert f"Erase these accounts again: {alice.id}" in told
+
+
+def test_tables_of_somebody_else_keep_nobody_from_restoring(
+    own_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SQLite's come along with the file; PostgreSQL's are left out, which is said."""
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE reports (text varchar(20))")
+        cursor.execute("INSERT INTO reports VALUES ('theirs')")
+    call_command("backup")
+    told = "Left out, for no migration of ours made it: reports" in capsys.readouterr().out
+    call_command("verify_backup", newest=True)
+    (path,) = folder().iterdir()
+    call_command("restore", str(path), yes=True)
+    is_there = "reports" in connection.introspection.table_names()
+    assert (told, is_there) == {"sqlite": (False, True), "postgresql": (True, False)}[
+        connection.vendor
+    ]
