@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import structlog
 
 from monitoring.backups.database import kind
-from monitoring.backups.errors import BackupFailed, BackupRefused
+from monitoring.backups.errors import BackupFailed, BackupRefused, DamagedBackup
 from monitoring.backups.failures import EXPECTED, explain
 from monitoring.backups.files import Unpacked
 from monitoring.backups.manifest import About, Manifest
 from monitoring.backups.reading import opened
-from monitoring.backups.records import note_checked
+from monitoring.backups.records import note_damaged, note_verified
 from monitoring.backups.scratch import scratch_folder
 
 log = structlog.get_logger(__name__)
@@ -37,11 +38,13 @@ def check_backup(path: Path) -> Checked:
             manifest = backup.unpack(scratch, Unpacked(folder))
     except EXPECTED as error:
         told = explain(error)
-        note_checked(path, error=told)
+        if isinstance(error, DamagedBackup):
+            note_damaged(path, error=told)
         log.warning("backup_not_verified", file=path.name, error=type(error).__name__)
         if isinstance(error, BackupRefused):
             raise
         raise BackupFailed(told) from error
-    is_on_record = note_checked(path, error="")
+    made_at = datetime.fromisoformat(backup.about.created_at)
+    is_on_record = note_verified(path, made_at=made_at)
     log.info("backup_verified", file=path.name, rows=manifest.rows)
     return Checked(about=backup.about, manifest=manifest, is_on_record=is_on_record)

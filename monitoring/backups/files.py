@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from django.conf import settings
@@ -17,26 +18,55 @@ from monitoring.backups.archive import ArchiveWriter, Digesting
 from monitoring.backups.errors import DamagedBackup
 from monitoring.backups.manifest import FILES, KEYS, File
 
-FOLDERS = ("audit",)  # of DATA_DIR: the audit trail's checkpoints
+FOLDERS = ("audit",)  # of DATA_DIR: the audit trail's checkpoints and archives
+_KEY_FILES = "*.key"  # in these folders; secrets like those of `.env`
 _SECRETS = ("SECRET_KEY", "AUDIT_KEY", "ENGINE_API_KEY", "METRICS_TOKEN")
 # Data made with these cannot be read or checked with others.
 _PRINTED = ("SECRET_KEY", "AUDIT_KEY")
 _PRINT_BYTES = 8
 
 
-def add_files(archive: ArchiveWriter, *, with_keys: bool) -> list[File]:
-    written = []
-    for name in FOLDERS:
-        for path in sorted((settings.DATA_DIR / name).rglob("*")):
-            if path.is_file() and not path.is_symlink():
-                told = FILES + path.relative_to(settings.DATA_DIR).as_posix()
-                with path.open("rb") as file:
-                    written.append(_as_file(told, archive.add_file(told, file)))
-    for name, content in _keys().items() if with_keys else ():
-        with archive.entry(KEYS + name) as entry:
-            entry.write(content)
-        written.append(_as_file(KEYS + name, entry))
-    return written
+class Files:
+    """Files that go with a snapshot of the database, which is to be taken after this is made.
+
+    What lies in a folder itself tells of the database (the audit trail's checkpoints) and is copied
+    before: a snapshot may know more than a checkpoint, and must not know less. What lies deeper is
+    referred to by the database (archives of its rows), and is there before the rows are gone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._copies: dict[str, Path] = {}
+        for path in _files(of=Path.glob):
+            if not path.match(_KEY_FILES):
+                copy = folder / f"file-{len(self._copies)}"
+                shutil.copyfile(path, copy)
+                self._copies[_name(path)] = copy
+
+    def add(self, archive: ArchiveWriter, *, with_keys: bool) -> list[File]:
+        deeper = {_name(path): path for path in _files(of=Path.rglob)}
+        found = {**{name: path for name, path in deeper.items() if _is_deep(name)}, **self._copies}
+        written = []
+        for name, path in sorted(found.items()):
+            with path.open("rb") as file:
+                written.append(_as_file(name, archive.add_file(name, file)))
+        for name, content in _keys().items() if with_keys else ():
+            with archive.entry(KEYS + name) as entry:
+                entry.write(content)
+            written.append(_as_file(KEYS + name, entry))
+        return written
+
+
+def _files(*, of: Callable[[Path, str], Iterator[Path]]) -> list[Path]:
+    found = [path for name in FOLDERS for path in sorted(of(settings.DATA_DIR / name, "*"))]
+    return [path for path in found if path.is_file() and not path.is_symlink()]
+
+
+def _name(path: Path) -> str:
+    return FILES + path.relative_to(settings.DATA_DIR).as_posix()
+
+
+def _is_deep(name: str) -> bool:
+    return name.removeprefix(FILES).count("/") > 1
 
 
 def key_prints() -> dict[str, str]:
@@ -89,6 +119,11 @@ def change_folder(name: str, successor: Path, *, stamp: str) -> None:
         here.rename(aside(name, stamp))
     if successor.is_dir():
         successor.rename(here)
+    # They are in no backup and belong to the machine: it signs on as who it was.
+    for key in aside(name, stamp).glob(_KEY_FILES):
+        here.mkdir(mode=0o700, exist_ok=True)
+        if not (here / key.name).exists():
+            shutil.copy2(key, here / key.name)
 
 
 def aside(name: str, stamp: str) -> Path:
@@ -101,6 +136,9 @@ def _keys() -> dict[str, bytes]:
     found = {name: getattr(settings, name) for name in _SECRETS}
     found["JWT_SIGNING_KEYS"] = settings.JWT_KEYS_TEXT
     keys = {name: value.encode() for name, value in found.items() if value}
+    for path in _files(of=Path.glob):
+        if path.match(_KEY_FILES):
+            keys[f"{path.parent.name}/{path.name}"] = path.read_bytes()
     if settings.DOTENV_FILE.is_file():
         keys[".env"] = settings.DOTENV_FILE.read_bytes()
     return keys

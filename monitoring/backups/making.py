@@ -73,6 +73,7 @@ def _make(path: Path, *, started_at: datetime, with_keys: bool, tell: Tell) -> M
         "created_at": started_at.astimezone(UTC).isoformat(timespec="seconds"),
     }
     with scratch_folder() as folder, _appearing(path) as file:
+        beside = files.Files(folder)
         tell("Taking a snapshot of the database …")
         with kind().snapshot(folder) as snapshot:
             if snapshot.left_out:
@@ -82,7 +83,7 @@ def _make(path: Path, *, started_at: datetime, with_keys: bool, tell: Tell) -> M
             archive.add_json(ABOUT, asdict(_about(snapshot, header, with_keys=with_keys)))
             manifest = Manifest(
                 tables=snapshot.write(archive),
-                files=files.add_files(archive, with_keys=with_keys),
+                files=beside.add(archive, with_keys=with_keys),
             )
             archive.add_json(MANIFEST, asdict(manifest))
             archive.finish()

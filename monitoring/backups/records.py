@@ -6,6 +6,7 @@ making or checking a backup.
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime
 from pathlib import Path
 
@@ -63,26 +64,34 @@ def note_failure(name: str, *, started_at: datetime, error: str) -> bool:
     return True
 
 
-def note_checked(path: Path, *, error: str) -> bool:
+def note_verified(path: Path, *, made_at: datetime) -> bool:
     """Also of one that is not on record: a restored database knows only what it knew then."""
-    if not is_there() or not path.exists():
+    if not is_there():
         return False
-    now = timezone.now()
     try:
         with transaction.atomic():
             record, _ = BackupRecord.objects.get_or_create(
                 file_name=path.name,
                 defaults={
-                    "started_at": now,
-                    "finished_at": now,
+                    "started_at": made_at,
+                    "finished_at": made_at,
                     "size_bytes": path.stat().st_size,
-                    "outcome": BackupRecord.Outcome.MADE,
                 },
             )
-            record.outcome = BackupRecord.Outcome.DAMAGED if error else BackupRecord.Outcome.MADE
-            record.verified_at = None if error else now
-            record.error = error[: BackupRecord.ERROR_CHARACTERS]
+            record.outcome, record.error = BackupRecord.Outcome.MADE, ""
+            record.verified_at = timezone.now()
             record.save(update_fields=["outcome", "verified_at", "error"])
     except DatabaseError:
         return False
     return True
+
+
+def note_damaged(path: Path, *, error: str) -> None:
+    """Only of one that is on record: any file may be asked about."""
+    if is_there():
+        with contextlib.suppress(DatabaseError), transaction.atomic():
+            BackupRecord.objects.filter(file_name=path.name).update(
+                outcome=BackupRecord.Outcome.DAMAGED,
+                verified_at=None,
+                error=error[: BackupRecord.ERROR_CHARACTERS],
+            )

@@ -23,7 +23,7 @@ from monitoring.backups.manifest import About, Table
 from monitoring.backups.sqlite_place import Place
 
 _ENTRY = "database.sqlite3"
-_ROWS_AT_ONCE = 2000
+_ROWS_AT_ONCE = 64  # a row may hold a megabyte
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,22 @@ def test_of_a_backup_that_failed_there_is_a_record(monkeypatch: pytest.MonkeyPat
     record = BackupRecord.objects.get()
     assert (record.outcome, record.size_bytes) == ("failed", 0)
     assert "Permission denied" in record.error
+
+
+def test_what_is_asked_about_is_not_taken_for_a_backup_of_ours(tmp_path: Path) -> None:
+    junk = tmp_path / "junk"
+    junk.write_bytes(b"junk" * 100)
+    with pytest.raises(CommandError, match="no backup of SovereignCore"):
+        call_command("verify_backup", str(junk))
+    assert not BackupRecord.objects.exists()
+    # One that a restored database does not know was made when it says so itself.
+    path = back_up()
+    made_at = BackupRecord.objects.get().finished_at
+    BackupRecord.objects.all().delete()
+    checking.check_backup(path)
+    record = BackupRecord.objects.get()
+    assert abs(record.finished_at - made_at) < timedelta(seconds=2)
+    assert record.verified_at is not None
 
 
 def test_a_check_touches_nothing() -> None:

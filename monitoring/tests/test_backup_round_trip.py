@@ -5,6 +5,8 @@ from __future__ import annotations
 import stat
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from accounts.services import erase_user
 from consciousness.models import Memory
 from monitoring import audit
 from monitoring.backups import checking
+from monitoring.backups.database import Snapshot, kind
 from monitoring.backups.errors import BackupFailed
 from monitoring.backups.manifest import Manifest
 from monitoring.models import AuditEvent, BackupRecord, Instance
@@ -181,20 +184,63 @@ def test_without_a_key_there_are_no_backups(settings: Settings) -> None:
 
 def test_checkpoints_of_the_audit_trail_go_with_the_database(settings: Settings) -> None:
     folder = settings.DATA_DIR / "audit"
-    folder.mkdir()
-    (folder / "checkpoint").write_text("as it was")
-    path = back_up()
-    (folder / "checkpoint").write_text("later")
+    (folder / "archive").mkdir(parents=True)
+    (folder / "checkpoints").write_text("as it was")
+    (folder / "archive" / "rows").write_text("old")
+    path, manifest = made()
+    assert [file.name for file in manifest.files] == [
+        "files/audit/archive/rows",
+        "files/audit/checkpoints",
+    ]
+    (folder / "checkpoints").write_text("later")
     (folder / "another").write_text("later")
     restored = restore(path)
-    assert [(file.name, file.read_text()) for file in folder.iterdir()] == [
-        ("checkpoint", "as it was")
-    ]
+    assert texts(folder) == {"checkpoints": "as it was", "archive/rows": "old"}
     call_command("restore", undo=restored.aside, yes=True)
-    assert {file.name: file.read_text() for file in folder.iterdir()} == {
-        "checkpoint": "later",
-        "another": "later",
-    }
+    assert texts(folder) == {"checkpoints": "later", "another": "later", "archive/rows": "old"}
+
+
+def texts(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+def test_checkpoints_are_never_newer_than_the_database(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is made while the backup is would tell of rows that the snapshot has not got."""
+    checkpoints = settings.DATA_DIR / "audit" / "checkpoints"
+    checkpoints.parent.mkdir()
+    checkpoints.write_text("before")
+    snapshot = kind().snapshot
+
+    @contextmanager
+    def slow_snapshot(folder: Path) -> Iterator[Snapshot]:
+        with snapshot(folder) as taken:
+            checkpoints.write_text("after")
+            yield taken
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind(), "snapshot", slow_snapshot)
+        path = back_up()
+    restore(path)
+    assert checkpoints.read_text() == "before"
+
+
+def test_the_machine_keeps_the_key_that_it_signs_with(settings: Settings) -> None:
+    key = settings.DATA_DIR / "audit" / "signing.key"
+    key.parent.mkdir()
+    key.write_text("secret")
+    key.chmod(0o600)
+    path, manifest = made()
+    assert manifest.files == []
+    restore(path)
+    assert key.read_text() == "secret"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    path, manifest = made(with_keys=True)
+    assert "keys/audit/signing.key" in {file.name for file in manifest.files}
+    (folder,) = restore(path).keys_in
+    assert (folder / "audit" / "signing.key").read_text() == "secret"
 
 
 def test_keys_are_in_it_only_when_asked_for(settings: Settings, tmp_path: Path) -> None:

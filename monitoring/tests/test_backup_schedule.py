@@ -19,7 +19,7 @@ from conftest import PASSWORD
 from monitoring import jobs
 from monitoring.backups import readings, schedule
 from monitoring.backups.errors import BackupError
-from monitoring.backups.records import note_checked
+from monitoring.backups.records import note_verified
 from monitoring.models import BackupRecord, Instance
 from tests import environment
 from tests.backing_up import back_up
@@ -75,10 +75,10 @@ def test_none_goes_before_a_newer_one_was_checked(
     for _ in range(4):
         made.insert(0, back_up().name)
         clock.shift(timedelta(minutes=1))
-    note_checked(folder / made[3], error="")
+    note_verified(folder / made[3], made_at=timezone.now())
     assert schedule.prune(folder, keep=2) == 0
     assert files(folder) == made
-    note_checked(folder / made[1], error="")
+    note_verified(folder / made[1], made_at=timezone.now())
     assert schedule.prune(folder, keep=2) == 2
     assert files(folder) == made[:2]
 
