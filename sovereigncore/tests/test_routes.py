@@ -19,6 +19,7 @@ from accounts.models import APIKey, Link, Purpose, Session, User
 from accounts.services import create_key, set_active
 from conftest import PASSWORD
 from consciousness.models import Conversation, Memory, ModelAlias, Query, Upstream
+from monitoring.models import BackupRecord
 from sovereigncore.tests.permission_table import (
     ADMIN_PAGES,
     CALLERS,
@@ -68,6 +69,11 @@ def ids(bob: User) -> dict[str, str]:
         "model": MODEL,
         "link": str(Link.objects.all().issue(Purpose.INVITE).pk),
         "engine": str(Upstream.objects.create(name="gpu", url="http://10.0.0.3").pk),
+        "backup": str(
+            BackupRecord.objects.create(
+                file_name="b", started_at=timezone.now(), finished_at=timezone.now()
+            ).pk
+        ),
         "alias": str(ModelAlias.objects.create(alias="gpt-4o", model="stub-model").pk),
     }
 
