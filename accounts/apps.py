@@ -12,12 +12,16 @@ class AccountsConfig(AppConfig):
         from accounts import actions, mailing
         from accounts import authentication as authentication  # registers its OpenAPI extension
         from accounts.holdings import holdings
-        from accounts.maintenance import flush_credentials, flush_mails
+        from accounts.maintenance import flush_admin_log, flush_credentials, flush_mails
+        from accounts.stored import read_mails, read_users
         from monitoring import audit, jobs, personal_data
+        from monitoring.stored import KEEP_COUNTS_S, stored
 
         audit.register(actions.ACTIONS)
         for holding in holdings():
             personal_data.register(holding)
+        stored.register("mails", read_mails)
+        stored.register("users", read_users, keep_s=KEEP_COUNTS_S)
         jobs.register(
             "send_mails",
             mailing.send_due,
@@ -27,3 +31,4 @@ class AccountsConfig(AppConfig):
         )
         jobs.register("flush_credentials", flush_credentials, interval=timedelta(hours=1))
         jobs.register("flush_mails", flush_mails, interval=timedelta(hours=1))
+        jobs.register("flush_admin_log", flush_admin_log, interval=timedelta(hours=1))

@@ -16,6 +16,7 @@ from django.conf import settings
 from django.core.cache import caches
 from django.http import HttpRequest
 
+from monitoring import metrics
 from sovereigncore import ratelimit
 
 _FREE_FAILURES = 5
@@ -59,6 +60,7 @@ class Attempt:
         )
         left_s = (caches["ratelimit"].get(f"blocked:{self._key}") or 0) - time.time()
         if left_s > 0:
+            metrics.RATE_LIMITED.labels("account").inc()
             raise ratelimit.RateLimited(retry_after_s=int(left_s) + 1)
 
     def failed(self) -> None:

@@ -6,6 +6,7 @@ mails can be erased and everybody else's stay. A file appears whole or not at al
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.message import sanitize_address
 
 SUFFIX = ".eml"
+_UNFINISHED = ".mail-"
 
 
 class EmailBackend(BaseEmailBackend):
@@ -32,7 +34,7 @@ class EmailBackend(BaseEmailBackend):
 
 def _write(directory: Path, content: bytes) -> None:
     # mkstemp: links are as good as passwords, so nobody else may read it.
-    descriptor, unfinished = tempfile.mkstemp(prefix=".mail-", dir=directory)
+    descriptor, unfinished = tempfile.mkstemp(prefix=_UNFINISHED, dir=directory)
     path = Path(unfinished)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -64,7 +66,11 @@ def delete_mentioning(addresses: set[str]) -> int:
 
 
 def delete_older_than(limit: datetime) -> int:
-    old = [path for path in files() if path.stat().st_mtime < limit.timestamp()]
-    for path in old:
-        path.unlink(missing_ok=True)
-    return len(old)
+    """Those that a killed worker left unfinished too. Another worker may do the same now."""
+    deleted = 0
+    for path in (*files(), *Path(settings.OUTBOX).glob(f"{_UNFINISHED}*")):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < limit.timestamp():
+                path.unlink()
+                deleted += 1
+    return deleted

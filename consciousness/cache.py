@@ -63,5 +63,5 @@ def forget_old_answers() -> int:
     forgotten = 0
     old = cached.filter(created_at__lte=limit)
     while ids := list(old.values_list("id", flat=True)[:_BATCH]):
-        forgotten += Query.objects.filter(id__in=ids).update(request_digest=None)
+        forgotten += old.filter(id__in=ids).update(request_digest=None)
     return forgotten

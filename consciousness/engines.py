@@ -18,6 +18,7 @@ from consciousness.engine_errors import EngineError, EngineUnavailable, ModelUnk
 from consciousness.engine_member import Member
 from consciousness.engine_roster import Roster
 from monitoring.awareness import awareness
+from monitoring.governor import Mode
 
 roster = Roster()
 _chance = random.Random()  # noqa: S311 - shares of work are no secret
@@ -103,9 +104,25 @@ def capacity() -> int:
     reads, so that it may be asked under a lock."""
     members = roster.known_members()
     in_rotation = [member for member in members if not member.is_out] or members[:1]
-    return sum(
-        1 if member.breaker.circuit is Circuit.HALF_OPEN else member.slots for member in in_rotation
-    )
+    return sum(map(_slots_of, in_rotation))
+
+
+def slots_now() -> dict[str, int]:
+    """The slots that requests may take of each engine: none of one that is out of rotation, one of
+    one on trial, half while the host conserves. Neither waits nor reads."""
+    halved = awareness.current().cognitive_mode is Mode.CONSERVING
+    return {
+        member.name: 0 if member.is_out else usable(_slots_of(member), is_halved=halved)
+        for member in roster.known_members()
+    }
+
+
+def usable(slots: int, *, is_halved: bool) -> int:
+    return max(1, slots // 2) if is_halved else slots
+
+
+def _slots_of(member: Member) -> int:
+    return 1 if member.breaker.circuit is Circuit.HALF_OPEN else member.slots
 
 
 def ask_engines() -> None:

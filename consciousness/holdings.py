@@ -6,13 +6,10 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from django.db.models import QuerySet
-
 from consciousness import memory_index
 from consciousness.models import Conversation, IdempotentRequest, Memory, Query, UsageDay
+from monitoring.batches import delete_in_batches
 from monitoring.personal_data import Holding, Rows
-
-_BATCH = 500
 
 
 def all_holdings() -> tuple[Holding, ...]:
@@ -49,7 +46,7 @@ def _export_queries(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
 
 
 def _erase_queries(user_id: uuid.UUID) -> int:
-    return _erase_in_batches(Query.objects.filter(user_id=user_id))
+    return delete_in_batches(Query.objects.filter(user_id=user_id))
 
 
 def _export_conversations(user_id: uuid.UUID) -> Rows:
@@ -59,7 +56,7 @@ def _export_conversations(user_id: uuid.UUID) -> Rows:
 
 
 def _erase_conversations(user_id: uuid.UUID) -> int:
-    return _erase_in_batches(Conversation.objects.filter(user_id=user_id))
+    return delete_in_batches(Conversation.objects.filter(user_id=user_id))
 
 
 def _export_usage(user_id: uuid.UUID) -> Rows:
@@ -92,12 +89,4 @@ def _export_memories(user_id: uuid.UUID) -> Iterator[dict[str, Any]]:
 def _erase_memories(user_id: uuid.UUID) -> int:
     erased = Memory.objects.filter(user_id=user_id).delete()[0]
     memory_index.forget_words()
-    return erased
-
-
-def _erase_in_batches(own: QuerySet[Any]) -> int:
-    """However much somebody wrote, no statement takes longer than a web process waits for one."""
-    erased = 0
-    while ids := list(own.values_list("pk", flat=True)[:_BATCH]):
-        erased += own.filter(pk__in=ids).delete()[0]
     return erased

@@ -170,7 +170,7 @@ class RunningQuery:
             candidates=[
                 Candidate(
                     name=choice.name,
-                    capacity=max(1, choice.slots // 2) if halved else choice.slots,
+                    capacity=engines.usable(choice.slots, is_halved=halved),
                 )
                 for choice in choices
                 if choice.priority == best
@@ -201,6 +201,8 @@ class RunningQuery:
                     raise
             finally:
                 generation.close()  # inside the slot: the engine's own is free first
+                if (rate := generation.tokens_per_second) is not None:
+                    metrics.TOKENS_PER_SECOND.observe(rate)
 
     def _received(
         self, choice: Choice, generation: Generation, slot: Slot

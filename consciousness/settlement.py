@@ -295,7 +295,9 @@ def settle_orphan(query: Query) -> bool:
         if not owners.try_turn(query.user_id):
             return False
         own = Query.objects.filter(id=query.id)
-        locked = own.select_for_update().get()
+        locked = own.select_for_update().first()
+        if locked is None:
+            return False  # deleted since it was found
         ran = locked.status == Status.RUNNING
         usage = Usage(
             prompt_tokens=max(0, locked.reserved_tokens - locked.max_tokens) if ran else 0,

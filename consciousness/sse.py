@@ -15,6 +15,7 @@ from consciousness.admission import CallerGone
 from consciousness.asks import Answer
 from consciousness.engine_stream import Chunk
 from consciousness.running import RunningQuery
+from monitoring import metrics
 from sovereigncore.api import ServiceError
 from sovereigncore.connections import release_connection
 from sovereigncore.errors import DatabaseUnavailable, problem
@@ -136,6 +137,9 @@ class EventStream:
         self._writer = writer
         self._is_abandoned = is_abandoned
         self._is_live = is_live
+        self._began_s = time.monotonic()
+        self._outcome = "cancelled"  # until it has ended in another way
+        self._has_ended = False
         self._bytes = self._written(first)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -143,7 +147,15 @@ class EventStream:
 
     def close(self) -> None:
         self._bytes.close()
-        self._running.close()
+        self._end()
+
+    def _end(self) -> None:
+        """Once, whoever comes first: the bytes' own end, or the close of a stream never begun."""
+        if not self._has_ended:
+            self._has_ended = True
+            self._running.close()
+            elapsed_s = time.monotonic() - self._began_s
+            metrics.STREAM_DURATION.labels(self._outcome).observe(elapsed_s)
 
     def _written(self, item: Chunk | Answer | None) -> Generator[bytes]:
         written_s = checked_s = time.monotonic()
@@ -162,16 +174,19 @@ class EventStream:
                     written_s = now
                     yield b": still working\n\n"
                 item = next(self._events)
+            self._outcome = "completed"
             yield self._writer.done(item)
         except (ServiceError, OperationalError, InterfaceError) as error:
+            self._outcome = "failed"
             yield self._writer.error(_told(error))
         except CallerGone:
             return
         except Exception as error:  # too late for the 500 that it is
             log.exception("unhandled_error")
+            self._outcome = "failed"
             yield self._writer.error(_told(error))
         finally:
-            self._running.close()
+            self._end()
 
 
 def _check_credential(is_live: Callable[[], bool]) -> None:

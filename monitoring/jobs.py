@@ -13,8 +13,11 @@ from datetime import timedelta
 
 import structlog
 
-from monitoring import metrics
 from monitoring.models import JobLease
+
+# A job that has nothing to do is run this often all the same: so its lease shows that a worker
+# lives, and costs no more than a write a minute.
+IDLE = timedelta(minutes=1)
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +33,12 @@ class Job:
     interval: timedelta
     lease: timedelta
     run: Callable[[], int]
-    is_needed: Callable[[], bool] = lambda: True
+    is_needed: Callable[[], bool] | None = None
+
+    @property
+    def longest_pause(self) -> timedelta:
+        """Between one run's end and the next one's beginning, while a worker lives."""
+        return self.interval if self.is_needed is None else max(self.interval, IDLE)
 
 
 _jobs: dict[str, Job] = {}
@@ -42,7 +50,7 @@ def register(
     *,
     interval: timedelta,
     lease: timedelta = timedelta(minutes=10),
-    is_needed: Callable[[], bool] = lambda: True,
+    is_needed: Callable[[], bool] | None = None,
 ) -> None:
     _jobs[name] = Job(name=name, interval=interval, lease=lease, run=run, is_needed=is_needed)
 
@@ -56,7 +64,7 @@ def run_if_due(job: Job, *, even_if_not_due: bool = False) -> int | None:
 
     A job's own failure is logged, noted on its lease and raised.
     """
-    if not even_if_not_due and not job.is_needed():
+    if not even_if_not_due and not _is_wanted(job):
         return None
     holder = uuid.uuid4()
     if not JobLease.objects.acquire(
@@ -70,7 +78,10 @@ def run_if_due(job: Job, *, even_if_not_due: bool = False) -> int | None:
         error = type(failure).__name__
         raise
     finally:
-        metrics.JOB_RUNS.labels(job.name, "failed" if error else "ok").inc()
         JobLease.objects.release(job.name, holder=holder, interval=job.interval, error=error)
     log.info("job_finished", job=job.name, dealt_with=dealt_with)
     return dealt_with
+
+
+def _is_wanted(job: Job) -> bool:
+    return job.is_needed is None or job.is_needed() or not JobLease.objects.ran(job.name, IDLE)

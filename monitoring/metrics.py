@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import platform
 
+import django
 from django.conf import settings
 from prometheus_client import (
     REGISTRY,
@@ -19,6 +21,9 @@ from monitoring.stored import stored
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10, 30, 60)
+# An answer may be written for as long as ENGINE_TOTAL_TIMEOUT_S allows.
+_LONG_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+_TOKENS_PER_SECOND = (1, 2, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 500)
 
 REQUESTS = Histogram(
     "sovereigncore_http_request_duration_seconds",
@@ -35,6 +40,11 @@ RATE_LIMITED = Counter(
     "sovereigncore_rate_limited_total", "Requests refused by a rate limit, by limit.", ["limit"]
 )
 LOGINS = Counter("sovereigncore_logins_total", "Login attempts by outcome.", ["outcome"])
+PASSWORD_RESETS = Counter(
+    "sovereigncore_password_resets_total",
+    "Password resets asked for, and those done.",
+    ["outcome"],
+)
 REGISTRATIONS = Counter("sovereigncore_registrations_total", "Accounts registered.")
 QUERIES = Counter(
     "sovereigncore_queries_total", "Consciousness queries by final status.", ["status"]
@@ -52,6 +62,17 @@ TIME_TO_FIRST_TOKEN = Histogram(
     "sovereigncore_time_to_first_token_seconds",
     "From the engine call to its first token.",
     buckets=_SECONDS,
+)
+STREAM_DURATION = Histogram(
+    "sovereigncore_stream_duration_seconds",
+    "Streamed answers by outcome, from their first event to their end.",
+    ["outcome"],
+    buckets=_LONG_SECONDS,
+)
+TOKENS_PER_SECOND = Histogram(
+    "sovereigncore_tokens_per_second",
+    "Tokens a second of each generation, from its first token to its last.",
+    buckets=_TOKENS_PER_SECOND,
 )
 # Each process counts the requests that it answers itself, so that the sum is right whether or not
 # the line is shared.
@@ -108,7 +129,13 @@ COGNITIVE_MODE = Gauge(
     ["mode"],
     multiprocess_mode="mostrecent",
 )
-JOB_RUNS = Counter("sovereigncore_job_runs_total", "Periodic jobs run.", ["job", "outcome"])
+# Of the processes that live: after an upgrade the old version is gone with its last process.
+BUILD_INFO = Gauge(
+    "sovereigncore_build_info",
+    "1, by the version that runs and what it runs on.",
+    ["version", "python", "django"],
+    multiprocess_mode="livemax",
+)
 
 
 @functools.lru_cache(maxsize=2048)
@@ -133,3 +160,4 @@ def exposition() -> bytes:
 
 
 REGISTRY.register(stored)
+BUILD_INFO.labels(settings.VERSION, platform.python_version(), django.get_version()).set(1)

@@ -23,11 +23,16 @@ class JobLeaseQuerySet(models.QuerySet["JobLease"]):
             free = free.filter(due_at__lte=now)
         return free.update(holder=holder, started_at=now, expires_at=now + lease) == 1
 
+    def ran(self, name: str, age: timedelta) -> bool:
+        """Whether a run of the job ended no longer than `age` ago."""
+        return self.filter(name=name, finished_at__gt=timezone.now() - age).exists()
+
     def release(self, name: str, *, holder: uuid.UUID, interval: timedelta, error: str) -> None:
         now = timezone.now()
-        self.filter(name=name, holder=holder).update(
-            expires_at=now, due_at=now + interval, finished_at=now, error=error
-        )
+        ended = {"expires_at": now, "due_at": now + interval, "finished_at": now, "error": error}
+        if not error:
+            ended["succeeded_at"] = now
+        self.filter(name=name, holder=holder).update(**ended)
 
 
 class JobLease(models.Model):
@@ -37,6 +42,7 @@ class JobLease(models.Model):
     due_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+    succeeded_at = models.DateTimeField(null=True)
     error = models.CharField(max_length=200, blank=True, default="")
 
     objects = JobLeaseQuerySet.as_manager()

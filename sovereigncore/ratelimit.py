@@ -14,8 +14,8 @@ import structlog
 from django.conf import settings
 from django.core.cache import caches
 from django.http import HttpRequest, HttpResponseBase
+from django_prometheus.cache.backends.redis import RedisCache
 from django_ratelimit.core import get_usage
-from django_redis.cache import RedisCache
 from django_redis.exceptions import ConnectionInterrupted
 from redis.exceptions import RedisError
 from rest_framework.request import Request

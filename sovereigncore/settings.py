@@ -170,6 +170,7 @@ WEB_THREADS = env.integer("WEB_THREADS", 100, at_least=4, at_most=1000)
 _database = environ.Env.db_url_config(DATABASE_URL)
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     _database |= {
+        "ENGINE": "sovereigncore.backends.sqlite3",
         # A thread keeps its connection: opening one costs more than most of our queries.
         "CONN_MAX_AGE": None,
         "OPTIONS": {
@@ -191,6 +192,7 @@ else:
     from sovereigncore.database import BoundedConnection
 
     _database |= {
+        "ENGINE": "sovereigncore.backends.postgresql",
         "OPTIONS": {
             # Never one connection a thread: threads wait on the engine most of the time, and
             # services close their connection before they do.
@@ -206,7 +208,7 @@ else:
             "connect_timeout": 2,
             "application_name": "sovereigncore",
             **_database.get("OPTIONS", {}),  # ?sslmode=… of the URL
-        }
+        },
     }
 DATABASES = {"default": _database}
 
@@ -214,14 +216,14 @@ DATABASES = {"default": _database}
 def _cache(prefix: str, *, entries: int) -> dict[str, object]:
     if not REDIS_URL:
         return {
-            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            "BACKEND": "sovereigncore.caches.LocMemCache",
             "LOCATION": prefix,
             "OPTIONS": {"MAX_ENTRIES": entries},
         }
     return {
         "BACKEND": "sovereigncore.ratelimit.FailoverRedisCache"
         if prefix == "ratelimit"
-        else "django_redis.cache.RedisCache",
+        else "django_prometheus.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": f"sovereigncore:{prefix}",
         "OPTIONS": {
@@ -239,7 +241,7 @@ CACHES = {
     "default": _cache("default", entries=10_000),
     "ratelimit": _cache("ratelimit", entries=200_000),
     "ratelimit_local": {
-        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "BACKEND": "sovereigncore.caches.LocMemCache",
         "LOCATION": "ratelimit_local",
         "OPTIONS": {"MAX_ENTRIES": 200_000},
     },
@@ -478,6 +480,8 @@ WHITENOISE_ALLOW_ALL_ORIGINS = False
 WHITENOISE_IMMUTABLE_FILE_TEST = r"^/static/console/[0-9a-f]{12}/"
 # Set by gunicorn.conf.py for its workers, not by operators.
 PROMETHEUS_MULTIPROC_DIR = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+# Of statements: most take less than the least that django-prometheus would tell apart.
+PROMETHEUS_LATENCY_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, float("inf"))
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 LOGGING_CONFIG = "sovereigncore.logs.configure"
 LOGGING = {"level": LOG_LEVEL}

@@ -6,26 +6,47 @@ import re
 from pathlib import Path
 
 import pytest
+from django.apps import apps
 from django.core.management import get_commands
 from prometheus_client import REGISTRY
 
 import monitoring.metrics  # noqa: F401 - registers the metrics
+from monitoring import jobs
 
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parent.parent
+PREFIXES = "(?:sovereigncore|django_db|django_cache)_"
 APPS = ("accounts", "consciousness", "monitoring")
 
 
+@pytest.mark.django_db
 def test_every_metric_is_documented_and_every_documented_metric_exists() -> None:
     page = (ROOT / "docs/reference/metrics.md").read_text()
-    documented = set(re.findall(r"^\| `(sovereigncore_\w+)`", page, flags=re.MULTILINE))
+    documented = set(re.findall(rf"^\| `({PREFIXES}\w+)`", page, flags=re.MULTILINE))
+    families = list(REGISTRY.collect())
+    (up,) = (family for family in families if family.name == "sovereigncore_stored_metrics_up")
+    assert {sample.labels["reader"] for sample in up.samples if not sample.value} == set()
     existing = {
         metric.name + ("_total" if metric.type == "counter" else "")
-        for metric in REGISTRY.collect()
-        if metric.name.startswith("sovereigncore_")
+        for metric in families
+        if re.match(PREFIXES, metric.name)
     }
     assert documented == existing
+
+
+def test_every_table_is_on_the_page_that_says_what_bounds_it() -> None:
+    page = (ROOT / "docs/reference/retention.md").read_text()
+    first_cells = re.findall(r"^\| (`[^|]+`) \|.+\|.+\|.*\|.*\|$", page, flags=re.MULTILINE)
+    documented = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
+    tables = {model._meta.db_table for model in apps.get_models(include_auto_created=True)}
+    assert documented == tables | {"django_migrations"}
+
+
+def test_every_job_is_on_that_page() -> None:
+    page = (ROOT / "docs/reference/retention.md").read_text()
+    named = set(re.findall(r"`((?:send|flush|delete|forget|settle)_\w+)`", page))
+    assert {job.name for job in jobs.all_jobs()} <= named
 
 
 def test_every_command_is_documented_and_has_a_test() -> None:

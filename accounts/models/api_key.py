@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models.user import User
+from monitoring.batches import delete_in_batches
 
 
 class APIKeyQuerySet(models.QuerySet["APIKey"]):
@@ -36,7 +37,7 @@ class APIKeyQuerySet(models.QuerySet["APIKey"]):
     def delete_ended(self, *, before_days: int = 90) -> int:
         """Forget keys that ended over `before_days` ago: until then their owner can see them."""
         limit = timezone.now() - timedelta(days=before_days)
-        return self.filter(Q(expires_at__lt=limit) | Q(revoked_at__lt=limit)).delete()[0]
+        return delete_in_batches(self.filter(Q(expires_at__lt=limit) | Q(revoked_at__lt=limit)))
 
 
 class APIKey(models.Model):

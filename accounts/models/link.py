@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from accounts.models.user import User
+from monitoring.batches import delete_in_batches
 
 
 class Purpose(models.TextChoices):
@@ -61,7 +62,7 @@ class LinkQuerySet(models.QuerySet["Link"]):
     def delete_ended(self, *, before_days: int = 7) -> int:
         """Forget links that ended over `before_days` ago."""
         limit = timezone.now() - timedelta(days=before_days)
-        return self.filter(Q(expires_at__lt=limit) | Q(used_at__lt=limit)).delete()[0]
+        return delete_in_batches(self.filter(Q(expires_at__lt=limit) | Q(used_at__lt=limit)))
 
 
 class Link(models.Model):

@@ -11,6 +11,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from monitoring.batches import delete_in_batches
+
 MAX_PENDING = 10_000
 _FIRST_PAUSE_S = 20
 _LONGEST_PAUSE_S = 3600
@@ -52,7 +54,7 @@ class MailQuerySet(models.QuerySet["Mail"]):
     def delete_old(self, *, before_days: int = 7) -> int:
         """Forget mails that were sent, or given up, over `before_days` ago."""
         limit = timezone.now() - timedelta(days=before_days)
-        return self.filter(Q(sent_at__lt=limit) | Q(given_up_at__lt=limit)).delete()[0]
+        return delete_in_batches(self.filter(Q(sent_at__lt=limit) | Q(given_up_at__lt=limit)))
 
 
 class Mail(models.Model):
@@ -77,7 +79,12 @@ class Mail(models.Model):
                 fields=["due_at"],
                 name="mail_due",
                 condition=Q(sent_at__isnull=True, given_up_at__isnull=True),
-            )
+            ),
+            models.Index(
+                fields=["given_up_at"],
+                name="mail_given_up",
+                condition=Q(given_up_at__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -9,6 +9,7 @@ from django.db import models
 from django.utils import timezone
 
 from accounts.identity import canonical
+from monitoring.batches import delete_in_batches
 
 
 class RegistrationQuerySet(models.QuerySet["Registration"]):
@@ -23,7 +24,7 @@ class RegistrationQuerySet(models.QuerySet["Registration"]):
     def delete_old(self, *, before_days: int = 2) -> int:
         """Forget wishes whose link has ended."""
         limit = timezone.now() - timedelta(days=before_days)
-        return self.filter(created_at__lt=limit).delete()[0]
+        return delete_in_batches(self.filter(created_at__lt=limit))
 
 
 class Registration(models.Model):

@@ -11,6 +11,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from accounts.models.user import User
+from monitoring.batches import delete_in_batches
 
 
 class SessionQuerySet(models.QuerySet["Session"]):
@@ -47,7 +48,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
     def delete_ended(self, *, before_days: int = 7) -> int:
         """Forget sessions that ended over `before_days` ago."""
         limit = timezone.now() - timedelta(days=before_days)
-        return self.filter(Q(expires_at__lt=limit) | Q(revoked_at__lt=limit)).delete()[0]
+        return delete_in_batches(self.filter(Q(expires_at__lt=limit) | Q(revoked_at__lt=limit)))
 
 
 class Session(models.Model):

@@ -10,7 +10,7 @@ from accounts import mailing
 from accounts.identity import canonical
 from accounts.models import APIKey, Kind, Link, Session, User
 from accounts.services.links import InvalidLink, end_links
-from monitoring import audit
+from monitoring import audit, metrics
 
 log = structlog.get_logger(__name__)
 
@@ -19,6 +19,7 @@ def request_reset(*, email: str) -> None:
     """Note that a reset was asked for. Does the same whether or not the address is known: the
     worker looks it up when it sends the mail."""
     mailing.enqueue(Kind.RESET_PASSWORD, canonical(email))
+    metrics.PASSWORD_RESETS.labels("requested").inc()
 
 
 def reset_password(*, link: Link, new_password: str) -> User:
@@ -36,6 +37,7 @@ def reset_password(*, link: Link, new_password: str) -> User:
         replace_password(user, hashed)
         APIKey.objects.for_user(user).revoke()
         audit.record("password.reset", actor_id=None, subject_id=user.id)
+    metrics.PASSWORD_RESETS.labels("completed").inc()
     log.info("password_reset", user_id=str(user.id))
     return user
 

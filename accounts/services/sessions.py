@@ -72,7 +72,7 @@ def log_in(
     if "admin" in wanted and second_factor.is_needed(user):
         if otp:
             if second_factor.check_code(user, otp) is None:
-                metrics.LOGINS.labels("refused").inc()
+                metrics.LOGINS.labels("wrong_code").inc()
                 raise InvalidGrant("The one-time code is not valid.")
         elif scope:
             raise InvalidScope("The scope admin needs a one-time code, as the parameter otp.")

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from pathlib import Path
 
+import pytest
+import time_machine
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.sessions.models import Session as BrowserSession
 from django.core.management import call_command
 from django.utils import timezone
+from pytest_django import Settings
 
-from accounts.maintenance import flush_credentials
+from accounts.maintenance import flush_admin_log, flush_credentials, flush_mails
 from accounts.models import Session, User
 from accounts.tests.sessions import log_in, me
 from monitoring import jobs
+
+pytestmark = pytest.mark.django_db
 
 
 def start_session(user: User, *, expires_in_days: float, revoked_days_ago: float | None) -> Session:
@@ -46,6 +54,38 @@ def test_browser_sessions_are_deleted_when_they_are_over(db: None) -> None:
     BrowserSession.objects.create(session_key="live", expire_date=now + timedelta(hours=1))
     assert flush_credentials() == 1
     assert list(BrowserSession.objects.values_list("session_key", flat=True)) == ["live"]
+
+
+def test_what_the_admin_site_noted_is_kept_for_over_a_year(
+    staff: User, frozen_time: time_machine.Traveller
+) -> None:
+    def note() -> LogEntry:
+        entry: LogEntry = LogEntry.objects.create(
+            user=staff, action_flag=CHANGE, object_repr="alice", action_time=timezone.now()
+        )
+        return entry
+
+    note()
+    frozen_time.shift(timedelta(days=1))
+    young = note()
+    frozen_time.shift(timedelta(days=400))
+    assert flush_admin_log() == 1
+    assert list(LogEntry.objects.all()) == [young]
+
+
+def test_what_a_killed_worker_left_in_the_outbox_is_deleted_too(settings: Settings) -> None:
+    outbox = Path(settings.OUTBOX)
+    outbox.mkdir(parents=True, exist_ok=True)
+    paths = [outbox / name for name in (".mail-left", "old.eml", ".mail-now", "new.eml")]
+    for path in paths:
+        path.write_text("text")
+    week_ago_s = (timezone.now() - timedelta(days=7, seconds=5)).timestamp()
+    for path in paths[:2]:
+        os.utime(path, (week_ago_s, week_ago_s))
+    flush_mails()
+    assert [path.exists() for path in paths] == [False, False, True, True]
+    for path in paths[2:]:
+        path.unlink()
 
 
 def test_the_worker_knows_the_job(alice: User) -> None:

@@ -7,10 +7,11 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
 
 TITLE_LENGTH = 100
+_BATCH = 500
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
@@ -21,7 +22,14 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
     def delete_idle(self, age: timedelta) -> int:
         """Delete those whose last activity is that long ago and whose turns are deleted already."""
         idle = self.filter(updated_at__lt=timezone.now() - age, queries__isnull=True)
-        return idle.delete()[0]
+        deleted = 0
+        while ids := list(idle.values_list("id", flat=True)[:_BATCH]):
+            with transaction.atomic():
+                # Who adds a query holds its conversation until they have; only then can be seen
+                # that it has one. Without this the database refused the deletion for its sake.
+                list(self.select_for_update().filter(id__in=ids).order_by("id").values_list("id"))
+                deleted += idle.filter(id__in=ids).delete()[0]
+        return deleted
 
 
 class Conversation(models.Model):

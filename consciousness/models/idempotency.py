@@ -12,10 +12,10 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from consciousness.models.query import Query, QueryContent
+from monitoring.batches import delete_in_batches
 
 KEY_LENGTH = 128
 KEPT_FOR = timedelta(hours=24)
-_BATCH = 500
 
 
 class IdempotentRequestQuerySet(models.QuerySet["IdempotentRequest"]):
@@ -45,11 +45,7 @@ class IdempotentRequestQuerySet(models.QuerySet["IdempotentRequest"]):
         return self.filter(body__contains=str(object_id))
 
     def delete_over(self) -> int:
-        """In batches: long locks help nobody."""
-        now, deleted = timezone.now(), 0
-        while ids := list(self.over(now).values_list("id", flat=True)[:_BATCH]):
-            deleted += self.over(now).filter(id__in=ids).delete()[0]
-        return deleted
+        return delete_in_batches(self.over(timezone.now()))
 
 
 def _is_over(now: datetime) -> Q:

@@ -69,8 +69,8 @@ class QueryQuerySet(models.QuerySet["Query"]):
             created_at__lt=limit,
         )
         while ids := list(old.values_list("id", flat=True)[:_BATCH]):
-            deleted += len(ids)
-            self.model.objects.filter(id__in=ids).delete()
+            # Asked again: a conversation may have gone on meanwhile, and its turns are wanted.
+            deleted += old.filter(id__in=ids).delete()[1].get(self.model._meta.label, 0)
         return deleted
 
 

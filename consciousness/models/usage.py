@@ -11,6 +11,8 @@ from django.db import models
 from django.db.models import F
 from django.utils import timezone
 
+from monitoring.batches import delete_in_batches
+
 
 class UsageDayQuerySet(models.QuerySet["UsageDay"]):
     def for_user(self, user: AbstractBaseUser) -> UsageDayQuerySet:
@@ -18,7 +20,7 @@ class UsageDayQuerySet(models.QuerySet["UsageDay"]):
         return self.filter(user_id=user.pk)
 
     def delete_older_than(self, age: timedelta) -> int:
-        return self.filter(day__lt=timezone.now().date() - age).delete()[0]
+        return delete_in_batches(self.filter(day__lt=timezone.now().date() - age))
 
     def reserve(self, *, user_id: uuid.UUID, day: date, tokens: int, quota: int) -> bool:
         """Set `tokens` aside unless that would exceed `quota` (0: no limit); one conditional

@@ -7,15 +7,14 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
-from consciousness import holdings
 from consciousness.models import Conversation, Query, QueryContent
 from consciousness.tests.asking import a_query
-from monitoring import personal_data
+from monitoring import batches, personal_data
 
 
 def test_much_is_erased_in_batches(alice: User, bob: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """A web process waits two seconds for a statement: what takes longer would never be erased."""
-    monkeypatch.setattr(holdings, "_BATCH", 2)
+    monkeypatch.setattr(batches, "SIZE", 2)
     for user in (alice, alice, alice, alice, alice, bob):
         conversation = Conversation.objects.create(user=user, title="title")
         QueryContent.objects.create(query=a_query(user, conversation=conversation), prompt="text")

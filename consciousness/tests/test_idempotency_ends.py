@@ -38,7 +38,7 @@ from consciousness.tests.keyed import (
     the_key_is_free,
 )
 from consciousness.tests.remembering import MEMORIES
-from monitoring import jobs
+from monitoring import batches, jobs
 from tests.log_capture import LogCapture
 from tests.parallel import in_parallel
 from tests.stub_engine import Behaviour, StubEngine
@@ -166,7 +166,7 @@ def test_a_result_is_kept_for_a_day(as_alice: APIClient, stub: StubEngine) -> No
 def test_old_results_are_deleted_in_batches_and_only_those(
     as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idempotency_models, "_BATCH", 2)
+    monkeypatch.setattr(batches, "SIZE", 2)
     for number in range(5):
         send(as_alice, key=f"an-old-one-{number}")
     age(hours=24, seconds=1)

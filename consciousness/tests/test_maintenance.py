@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import time_machine
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from prometheus_client import REGISTRY
 from pytest_django import Settings
 
 from accounts.models import User
-from consciousness import maintenance, models
+from consciousness import maintenance, models, settlement
+from consciousness.conversations import hold_conversation
 from consciousness.maintenance import delete_old_queries, settle_orphans
-from consciousness.models import Query, QueryContent, Status
+from consciousness.models import Conversation, Query, QueryContent, Status
 from consciousness.models import query as query_models
 from consciousness.tests.asking import a_query
 from tests.parallel import in_parallel
+
+_TIMEOUT_S = 20.0
 
 
 def orphan(user: User, status: Status, *, lease_ended_s_ago: float = 1, **values: object) -> Query:
@@ -45,17 +49,52 @@ def test_one_that_never_ran_used_nothing(alice: User) -> None:
     assert query.is_estimated
 
 
-def test_each_is_settled_once_and_counted_once(alice: User) -> None:
-    def failed() -> float:
-        name = "sovereigncore_queries_total"
-        return REGISTRY.get_sample_value(name, {"status": "failed"}) or 0.0
-
-    before = failed()
+def test_each_is_settled_once(alice: User) -> None:
     for _ in range(3):
         orphan(alice, Status.RUNNING)
     assert settle_orphans() == 3
     assert settle_orphans() == 0
-    assert failed() == before + 3
+
+
+def test_one_that_is_deleted_meanwhile_stops_nothing(alice: User) -> None:
+    query = orphan(alice, Status.RUNNING)
+    Query.objects.filter(id=query.id).delete()
+    assert settlement.settle_orphan(query) is False
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_conversation_that_goes_on_this_moment_is_kept(alice: User) -> None:
+    """Retention finds it idle while a question is being accepted into it."""
+    long_ago = timezone.now() - timedelta(days=1000)
+    resumed, idle = (
+        Conversation.objects.create(user=alice, title="title", updated_at=long_ago)
+        for _ in range(2)
+    )
+    held, looked = threading.Event(), threading.Event()
+
+    def go_on() -> int:
+        with transaction.atomic():
+            hold_conversation(resumed)
+            a_query(alice, conversation=resumed)
+            held.set()
+            assert looked.wait(_TIMEOUT_S)
+        return 0
+
+    def retire() -> int:
+        assert held.wait(_TIMEOUT_S)
+
+        def let_go(execute: Any, sql: str, *rest: Any) -> Any:
+            found = execute(sql, *rest)
+            looked.set()  # it has asked which are idle
+            return found
+
+        with connection.execute_wrapper(let_go):
+            return Conversation.objects.all().delete_idle(timedelta(days=30))
+
+    assert in_parallel(2, lambda number: (go_on, retire)[number]()) == [0, 1]
+    assert list(Conversation.objects.all()) == [resumed]
+    assert resumed.queries.count() == 1
+    assert not Conversation.objects.filter(id=idle.id).exists()
 
 
 def test_those_in_hand_and_those_finished_are_left_alone(alice: User) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import django
 import pytest
+from django.conf import settings
+from django.core.cache import caches
+from django.db import DatabaseError, connection, transaction
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.test import APIClient
 
+from accounts.models import User
 from tests import environment
 from tests.stub_engine import Behaviour, StubEngine
 
@@ -102,6 +109,97 @@ def test_a_stream_is_counted_when_it_ends_with_its_full_duration(
     assert requests(*kind) == count + 1
     assert seconds(*kind) - spent_s >= 10 * 0.03
     assert sample("sovereigncore_http_requests_in_progress") == in_progress
+
+
+def streams(outcome: str) -> tuple[float, float]:
+    name = "sovereigncore_stream_duration_seconds"
+    return sample(f"{name}_count", outcome=outcome), sample(f"{name}_sum", outcome=outcome)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "outcome"),
+    [(Behaviour.SLOW, "completed"), (Behaviour.DIE_MID_STREAM, "failed")],
+)
+def test_streams_are_timed_by_how_they_ended(
+    as_alice: APIClient, stub: StubEngine, behaviour: Behaviour, outcome: str
+) -> None:
+    before = streams(outcome)
+    stub.behave(behaviour, token_delay_s=0.02)
+    b"".join(_stream(as_alice, "Count to 10"))
+    count, spent_s = streams(outcome)
+    assert count == before[0] + 1
+    assert 0.02 < spent_s - before[1] < 10
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_a_stream_that_its_client_leaves_is_timed_too(
+    as_alice: APIClient, stub: StubEngine, read: int
+) -> None:
+    before = streams("cancelled")[0]
+    stub.behave(Behaviour.SLOW, token_delay_s=0.05)
+    response = as_alice.post(PROCESS, {"prompt": "Count to 100", "stream": True})
+    chunks = iter(response.streaming_content)  # type: ignore[attr-defined]
+    for _ in range(read):
+        next(chunks)
+    response.close()
+    assert streams("cancelled")[0] == before + 1
+
+
+def _stream(client: APIClient, prompt: str) -> Iterator[bytes]:
+    response = client.post(PROCESS, {"prompt": prompt, "stream": True})
+    chunks: Iterator[bytes] = response.streaming_content  # type: ignore[attr-defined]
+    return chunks
+
+
+def test_how_fast_tokens_come_is_told_whoever_reads_them(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    name = "sovereigncore_tokens_per_second"
+    count, total = sample(f"{name}_count"), sample(f"{name}_sum")
+    stub.behave(Behaviour.SLOW, token_delay_s=0.05)
+    as_alice.post(PROCESS, {"prompt": "Count to 10"})
+    assert sample(f"{name}_count") == count + 1
+    assert 1 < sample(f"{name}_sum") - total <= 20.5, "20 a second at most: one each 0.05 s"
+
+
+def test_what_runs_is_told(anonymous: APIClient) -> None:
+    assert (
+        f'sovereigncore_build_info{{django="{django.get_version()}",'
+        f'python="{platform.python_version()}",version="{settings.VERSION}"}} 1.0'
+    ) in exposition(anonymous).splitlines()
+
+
+def test_statements_and_cache_reads_are_counted(alice: User) -> None:
+    labels = {"alias": "default", "vendor": connection.vendor}
+    names = ("django_db_execute_total", "django_db_query_duration_seconds_count")
+    before = [sample(name, **labels) for name in names]
+    User.objects.get(pk=alice.pk)
+    assert [sample(name, **labels) for name in names] == [count + 1 for count in before]
+    errors = sum_of("django_db_errors_total")
+    with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT no_such_column FROM accounts_user")
+    assert sum_of("django_db_errors_total") == errors + 1
+
+
+@pytest.mark.parametrize("value", [0, "", "something"])
+def test_what_the_cache_holds_is_a_hit_whatever_it_is(value: object) -> None:
+    cache = caches["default"]
+    counters = ("get", "get_hits", "get_misses")
+    before = [sum_of(f"django_cache_{name}_total") for name in counters]
+    assert cache.get("held", default="nothing") == "nothing"
+    cache.set("held", value)
+    assert cache.get("held", default="nothing") == value
+    after = [sum_of(f"django_cache_{name}_total") for name in counters]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [2, 1, 1]
+
+
+def sum_of(name: str) -> float:
+    return sum(
+        point.value
+        for family in REGISTRY.collect()
+        for point in family.samples
+        if point.name == name
+    )
 
 
 def test_queries_and_tokens_are_counted(as_alice: APIClient, stub: StubEngine) -> None:
