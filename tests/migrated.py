@@ -59,7 +59,7 @@ def manage(environment: dict[str, str], *arguments: str) -> subprocess.Completed
 def _sqlite_template() -> Path:
     folder = tempfile.mkdtemp(prefix="sovereigncore-migrated-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    _migrate(folder, database="")
+    migrate(folder, database="")
     return Path(folder) / "db.sqlite3"
 
 
@@ -69,11 +69,12 @@ def _postgresql_template(server: str) -> str:
     _create(server, name)
     atexit.register(_drop_if_there, server, name)
     with tempfile.TemporaryDirectory() as folder:
-        _migrate(folder, database=_url_of(server, name))
+        migrate(folder, database=_url_of(server, name))
     return name
 
 
-def _migrate(folder: str, *, database: str) -> None:
+def migrate(folder: str, *, database: str) -> None:
+    """Migrate the database of this URL, by default a SQLite file in `folder`."""
     environment = {
         **os.environ,
         **test_environment(folder),
