@@ -19,7 +19,6 @@ pytestmark = pytest.mark.ops
 _LOOK_BACK_S = 60.0
 _DATA_WITHIN_S = 60.0
 _RATE_INTERVAL = "15s"
-_DATA = "/var/lib"  # any path: what counts is that a backup is made
 
 
 @pytest.fixture(scope="module")

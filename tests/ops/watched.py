@@ -27,6 +27,7 @@ from tests.platform import ROOT
 from tests.server_process import die_with_parent
 from tests.smtp_sink import SMTPSink
 
+CROWD = [f"u{number}" for number in range(10)]
 _STOP_TIMEOUT_S = 20.0
 
 
@@ -87,9 +88,9 @@ def watched(hurry: deployed.Hurry | None = None, **overrides: str) -> Iterator[W
         mail = stack.enter_context(SMTPSink())
         parts = stack.enter_context(
             grown(
-                ["alice"],
+                ["alice", *CROWD],
                 METRICS_TOKEN=token,
-                EMAIL_URL=f"smtp://127.0.0.1:{app_mail.port}",
+                EMAIL_URL=f"smtp://platform:of-the-mailbox@127.0.0.1:{app_mail.port}",
                 **overrides,
             )
         )
