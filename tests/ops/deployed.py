@@ -1,7 +1,7 @@
 """The shipped configuration as a test can run it.
 
-Everything comes from `deploy/`. Changed are addresses, paths of secrets and times, by the rules that
-stand here and no others:
+Everything comes from `deploy/`. Changed are addresses, paths of secrets and times, by the rules
+that stand here and no others:
 
 - scrape and evaluation intervals, those of groups too, become `EVERY_S`;
 - of a `Hurry`, `windows` divides every range in an expression and every `for`, `ages` the seconds

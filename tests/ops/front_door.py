@@ -1,4 +1,4 @@
-"""What stands for the proxy with TLS: answers 200, with a certificate that ends when a test says."""
+"""What stands for the proxy with TLS: answers 200, and its certificate ends when a test says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short load that touches what the dashboards show: people, answers, streams, refusals, failures."""
+"""A short load of all that dashboards show: people, answers, streams, refusals, failures."""
 
 from __future__ import annotations
 

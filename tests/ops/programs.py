@@ -1,4 +1,4 @@
-"""The operations programs that tests start: Debian's packages, found or asked for, never skipped."""
+"""The operations programs that tests start: Debian's, found or asked for, never skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where alerts arrive in a test: one HTTP server for Slack and the webhook, beside the SMTP sink."""
+"""Where alerts arrive in a test: an HTTP server for Slack and the webhook, and the SMTP sink."""
 
 from __future__ import annotations
 

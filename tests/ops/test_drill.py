@@ -1,9 +1,9 @@
-"""Faults injected one by one into a platform that a real Prometheus and Alertmanager watch: the right
-alert reaches those whom it should reach, and ends when the fault does.
+"""Faults injected one by one into a platform that a real Prometheus and Alertmanager watch: the
+right alert reaches those whom it should reach, and ends when the fault does.
 
-With the shipped rules and routes, made faster as `deployed` says. An alert that is urgent must arrive
-by mail, in Slack and at the webhook, another one by mail alone; what only follows from the fault must
-not be told.
+With the shipped rules and routes, made faster as `deployed` says. An alert that is urgent must
+arrive by mail, in Slack and at the webhook, another one by mail alone; what only follows from the
+fault must not be told.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Every query of the dashboards and of the rules, asked of a real Prometheus that watches the platform
-under a short load: each parses and returns data."""
+"""Every query of the dashboards and of the rules, asked of a real Prometheus that watches the
+platform under a short load: each parses and returns data."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The platform grown, with its worker, and everything that watches it: real exporters, Prometheus and
-Alertmanager, with the shipped configuration."""
+"""The platform grown, with its worker, and everything that watches it: real exporters, Prometheus
+and Alertmanager, with the shipped configuration."""
 
 from __future__ import annotations
 
