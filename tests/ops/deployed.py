@@ -3,7 +3,8 @@
 Everything comes from `deploy/`. Changed are addresses, paths of secrets and times, by the rules
 that stand here and no others:
 
-- scrape and evaluation intervals, those of groups too, become `EVERY_S`;
+- scrape and evaluation intervals, those of groups too, become `EVERY_S`; `POSTGRES_EVERY_S` for
+  postgres_exporter, which tries for 3 s before it says that PostgreSQL is away;
 - of a `Hurry`, `windows` divides every range in an expression and every `for`, `ages` the seconds
   that an expression compares an age with, `waits` Alertmanager's waits.
 
@@ -25,6 +26,7 @@ from tests.platform import ROOT
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus/rules"
 EVERY_S = 1.0
+POSTGRES_EVERY_S = 5.0
 _SHORTEST_RANGE_S = 4 * EVERY_S  # two samples are needed, and a scrape may be late
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
@@ -103,6 +105,10 @@ def write_prometheus(folder: Path, places: Places, *, own: str, token: str, hurr
         "scrape_timeout": _written(EVERY_S),
         "evaluation_interval": _written(EVERY_S),
     }
+    for job in config["scrape_configs"]:
+        if job["job_name"] == "postgres":
+            every = _written(POSTGRES_EVERY_S)
+            job |= {"scrape_interval": every, "scrape_timeout": every}
     moved = {
         "127.0.0.1:9093": places.alertmanager,
         "127.0.0.1:9115": places.blackbox,
