@@ -27,10 +27,11 @@ _DROP_TIMEOUT_S = 45.0
 
 
 @contextlib.contextmanager
-def own_database(folder: str) -> Iterator[dict[str, str]]:
-    """A migrated SQLite file in `folder`, or a new database in DATABASE_URL's server: the variables
-    that name it."""
-    server = os.environ.get("DATABASE_URL", "")
+def own_database(folder: str, *, server: str | None = None) -> Iterator[dict[str, str]]:
+    """A migrated SQLite file in `folder`, or a new database in the server at that URL, which is
+    DATABASE_URL unless given: the variables that name it."""
+    if server is None:
+        server = os.environ.get("DATABASE_URL", "")
     if not server:
         shutil.copy(_sqlite_template(), Path(folder) / "db.sqlite3")
         yield {"DATABASE_URL": ""}

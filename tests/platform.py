@@ -147,7 +147,7 @@ def running_platform(engine: EngineAddress, **overrides: str) -> Iterator[Platfo
     """
     with (
         tempfile.TemporaryDirectory(prefix="sovereigncore-live-") as folder,
-        own_database(folder) as database,
+        own_database(folder, server=overrides.pop("DATABASE_URL", None)) as database,
     ):
         environment = {
             **os.environ,

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import orjson
@@ -122,7 +123,7 @@ def test_closing_an_engine_that_will_not_stop_is_bounded() -> None:
 @pytest.mark.usefixtures("_is_soon_deaf")
 def test_closing_an_engine_that_does_not_react_is_bounded_and_its_count_no_more_than_that() -> None:
     """One that was stopped with its connections open, as by SIGSTOP."""
-    told = {"choices": [{"delta": {"content": "1"}}], "usage": {}}
+    told: dict[str, Any] = {"choices": [{"delta": {"content": "1"}}], "usage": {}}
     told["usage"] = {"prompt_tokens": 3, "completion_tokens": 1}
     with socket.create_server(("127.0.0.1", 0)) as listener:
         http = httpx2.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
