@@ -60,7 +60,7 @@ def manage(environment: dict[str, str], *arguments: str) -> subprocess.Completed
 def _sqlite_template() -> Path:
     folder = tempfile.mkdtemp(prefix="sovereigncore-migrated-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    migrate(folder, database="")
+    _migrate(folder, database="")
     return Path(folder) / "db.sqlite3"
 
 
@@ -70,12 +70,11 @@ def _postgresql_template(server: str) -> str:
     _create(server, name)
     atexit.register(_drop_if_there, server, name)
     with tempfile.TemporaryDirectory() as folder:
-        migrate(folder, database=_url_of(server, name))
+        _migrate(folder, database=_url_of(server, name))
     return name
 
 
-def migrate(folder: str, *, database: str) -> None:
-    """Migrate the database of this URL, by default a SQLite file in `folder`."""
+def _migrate(folder: str, *, database: str) -> None:
     environment = {
         **os.environ,
         **test_environment(folder),

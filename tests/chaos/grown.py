@@ -14,12 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
 
-from tests.migrated import ROOT, migrate
+from tests.migrated import ROOT
 from tests.platform import Platform, running_platform
 from tests.server_process import ServerProcess
 from tests.servers import PostgresServer, RedisServer
@@ -107,7 +106,6 @@ def grown(users: Sequence[str], *, token_delay_s: float = 0.0, **overrides: str)
         database = stack.enter_context(PostgresServer())
         redis = stack.enter_context(RedisServer())
         engine = stack.enter_context(EngineServer(token_delay_s=token_delay_s))
-        migrate(stack.enter_context(TemporaryDirectory()), database=database.url)
         platform = stack.enter_context(
             running_platform(
                 engine,

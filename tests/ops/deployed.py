@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from tests.platform import ROOT
+from tests.migrated import ROOT
 
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus/rules"

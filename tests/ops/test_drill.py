@@ -211,7 +211,8 @@ def test_requests_fail(parts: Watched) -> None:
     """Last, for a budget that was burnt is remembered longer than a drill takes."""
 
     def in_the_database(statement: str) -> None:
-        with psycopg.connect(parts.parts.database.superuser_url, autocommit=True) as connection:
+        url = parts.parts.platform.environment["DATABASE_URL"]
+        with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(statement)
 
     with loaded(parts, callers=4):

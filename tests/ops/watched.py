@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.grown import Grown, grown
+from tests.migrated import ROOT
 from tests.ops import deployed
 from tests.ops.daemons import (
     Alertmanager,
@@ -23,7 +24,6 @@ from tests.ops.daemons import (
 )
 from tests.ops.front_door import FrontDoor
 from tests.ops.sinks import WEBHOOK_TOKEN, HTTPSink, Receivers
-from tests.platform import ROOT
 from tests.server_process import die_with_parent
 from tests.smtp_sink import SMTPSink
 
@@ -89,6 +89,7 @@ def watched(hurry: deployed.Hurry | None = None, **overrides: str) -> Iterator[W
         parts = stack.enter_context(
             grown(
                 ["alice", *CROWD],
+                token_delay_s=0.01,
                 METRICS_TOKEN=token,
                 EMAIL_URL=f"smtp://platform:of-the-mailbox@127.0.0.1:{app_mail.port}",
                 **overrides,
