@@ -3,6 +3,7 @@ platform under a short load: each parses and returns data."""
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 
@@ -23,7 +24,8 @@ _RATE_INTERVAL = "15s"
 
 @pytest.fixture(scope="module")
 def under_load() -> Iterator[Watched]:
-    with watched(RATE_LIMIT_RESET="4/h") as parts, loaded(parts):
+    backups = {"BACKUP_DIR": "backups", "BACKUP_KEY": secrets.token_hex(32)}
+    with watched(RATE_LIMIT_RESET="4/h", **backups) as parts, loaded(parts):
         use_once(parts)
         fail_once(parts)
         within(
