@@ -25,7 +25,7 @@ _RATE_INTERVAL = "15s"
 @pytest.fixture(scope="module")
 def under_load() -> Iterator[Watched]:
     backups = {"BACKUP_DIR": "backups", "BACKUP_KEY": secrets.token_hex(32)}
-    with watched(RATE_LIMIT_RESET="4/h", **backups) as parts, loaded(parts):
+    with watched(None, RATE_LIMIT_RESET="4/h", **backups) as parts, loaded(parts):
         use_once(parts)
         fail_once(parts)
         within(
@@ -53,11 +53,16 @@ def test_every_target_of_the_scrape_configuration_is_up(under_load: Watched) -> 
         each["job_name"]
         for each in deployed.load(deployed.DEPLOY / "prometheus/prometheus.yml")["scrape_configs"]
     }
-    found = {
-        (target["labels"]["job"], target["health"], target["lastError"])
-        for target in under_load.prometheus.get("/api/v1/targets")["data"]["activeTargets"]
-    }
-    assert found == {(job, "up", "") for job in jobs}
+    wanted = {(job, "up", "") for job in jobs}
+
+    def found() -> set[tuple[str, str, str]]:
+        targets = under_load.prometheus.get("/api/v1/targets")["data"]["activeTargets"]
+        return {(each["labels"]["job"], each["health"], each["lastError"]) for each in targets}
+
+    until_s = time.monotonic() + _DATA_WITHIN_S
+    while found() != wanted and time.monotonic() < until_s:
+        time.sleep(deployed.EVERY_S)  # one may not have been scraped yet
+    assert found() == wanted
 
 
 def test_every_panel_has_data(under_load: Watched) -> None:
