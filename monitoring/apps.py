@@ -11,6 +11,8 @@ class MonitoringConfig(AppConfig):
 
     def ready(self) -> None:
         from monitoring import (
+            actions,
+            audit,
             audit_archiving,
             audit_metrics,
             audit_sealing,
@@ -20,9 +22,19 @@ class MonitoringConfig(AppConfig):
             personal_data,
             probes,
         )
+        from monitoring.backups import readings, schedule
         from monitoring.holdings import audit_events
         from monitoring.stored import stored
 
+        audit.register(actions.ACTIONS)
+        stored.register("backups", readings.read)
+        if settings.BACKUP_DIR:
+            jobs.register(
+                "backup",
+                schedule.run_due,
+                interval=schedule.LOOK_EVERY,
+                lease=schedule.LEASE,
+            )
         personal_data.register(audit_events())
         stored.register("jobs", job_metrics.read)
         health.registry.register("database", probes.ask_database)

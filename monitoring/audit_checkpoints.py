@@ -169,20 +169,6 @@ def write() -> Checkpoint | None:
     return checkpoint
 
 
-def set_aside() -> Path | None:
-    """Begin anew, for a trail that was knowingly replaced by an older one: a restored backup. The
-    old checkpoints stay as evidence, under another name, which is returned."""
-    if not path().exists():
-        return None
-    kept = path().with_name(f"checkpoints-until-{timezone.now():%Y%m%dT%H%M%S%f}.jsonl")
-    path().replace(kept)
-    older = older_path(path())
-    if older.exists():
-        older.replace(older_path(kept))
-    audit_signing.sync_directory(kept.parent)
-    return kept
-
-
 def _check_agreement(checkpoint: Checkpoint, head: audit_chain.Head) -> None:
     if checkpoint.seal > head.seal:
         raise CheckpointConflict(

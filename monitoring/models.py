@@ -1,9 +1,9 @@
-"""Leases of periodic jobs; the audit trail's rows, seals and archived segments."""
+"""Leases of periodic jobs; the audit trail, its seals and archives; records of backups."""
 
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 from django.db import connection, models
@@ -166,3 +166,66 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S} {self.action}"
+
+
+class InstanceManager(models.Manager["Instance"]):
+    def its_id(self) -> str:
+        return str(self.get_or_create(pk=Instance.ONLY)[0].id)
+
+
+class Instance(models.Model):
+    """Which platform this is, however many processes and machines it has: one row."""
+
+    ONLY = 1
+
+    only = models.PositiveSmallIntegerField(primary_key=True, default=ONLY)
+    id = models.UUIDField(default=uuid.uuid4, editable=False)
+
+    objects = InstanceManager()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(only=1), name="one_instance")]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class BackupRecordQuerySet(models.QuerySet["BackupRecord"]):
+    def made(self) -> BackupRecordQuerySet:
+        return self.filter(outcome=BackupRecord.Outcome.MADE)
+
+    def made_since(self, moment: datetime) -> BackupRecordQuerySet:
+        return self.made().filter(started_at__gte=moment)
+
+    def delete_older_than(self, age: timedelta) -> int:
+        """At most one an hour is made, so there are never many."""
+        return self.filter(started_at__lt=timezone.now() - age).delete()[0]
+
+
+class BackupRecord(models.Model):
+    """A backup, or the attempt at one. `verified_at`: when it was last restored on trial."""
+
+    ERROR_CHARACTERS = 500
+
+    class Outcome(models.TextChoices):
+        MADE = "made"
+        FAILED = "failed"
+        DAMAGED = "damaged"
+
+    file_name = models.CharField(max_length=255, unique=True)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField()
+    size_bytes = models.PositiveBigIntegerField(default=0)
+    outcome = models.CharField(max_length=10, choices=Outcome.choices)
+    verified_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=ERROR_CHARACTERS, blank=True, default="")
+
+    objects = BackupRecordQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "backup"
+        ordering = ["-started_at"]
+        indexes = [models.Index(fields=["-started_at"], name="backup_newest")]
+
+    def __str__(self) -> str:
+        return self.file_name

@@ -45,6 +45,7 @@ check migrations-safe settings_env "$bin/python" -m tests.servers -- "$bin/pytho
     --quiet ignore ok
 check deploy production "$bin/python" manage.py check --deploy --fail-level WARNING
 check shell "$bin/shellcheck" scripts/*.sh .ci/run
+check yaml "$bin/yamllint" --strict -c .yamllint.yml deploy
 check locks "$bin/python" scripts/check_locks.py
 
 if [ -n "$failed" ]; then

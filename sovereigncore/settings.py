@@ -79,6 +79,7 @@ AUDIT_SIGNING_KEY = env.secret("AUDIT_SIGNING_KEY", min_length=64, stand_in="")
 if re.fullmatch("|[0-9a-f]{64}|.{,63}", AUDIT_SIGNING_KEY) is None:
     env.problems.append("AUDIT_SIGNING_KEY: expected 64 hexadecimal digits in small letters")
 METRICS_TOKEN = env.secret("METRICS_TOKEN", min_length=32, stand_in="")
+BACKUP_KEY = env.secret("BACKUP_KEY", min_length=32, stand_in="")
 JWT_ALGORITHM = env.choice("JWT_ALGORITHM", "HS256", ("HS256", "RS256"))
 _jwt_keys = env.secret(
     "JWT_SIGNING_KEYS",
@@ -250,6 +251,14 @@ CACHES = {
         "OPTIONS": {"MAX_ENTRIES": 200_000},
     },
 }
+
+# --- Backups ---------------------------------------------------------------------------------
+_backup_dir = env.text("BACKUP_DIR")
+BACKUP_DIR = DATA_DIR / _backup_dir if _backup_dir else None  # an absolute one stays what it is
+BACKUP_INTERVAL_HOURS = env.integer("BACKUP_INTERVAL_HOURS", 24, at_least=1, at_most=24 * 31)
+BACKUP_KEEP = env.integer("BACKUP_KEEP", 14, at_least=1, at_most=1000)
+if BACKUP_DIR and not BACKUP_KEY:
+    env.problems.append("BACKUP_KEY: required with BACKUP_DIR; backups are never written in clear")
 
 # --- Accounts and tokens ---------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.User"
@@ -498,6 +507,7 @@ if not DEBUG:
         ("JWT_SIGNING_KEYS", _jwt_keys),
         ("AUDIT_KEY", AUDIT_KEY),
         ("ENGINE_API_KEY", ENGINE_API_KEY),
+        ("BACKUP_KEY", BACKUP_KEY),
     ):
         if _PUBLIC_SECRET in _secret:
             env.problems.append(f"{_name}: everybody knows this one; it is for DEBUG only")

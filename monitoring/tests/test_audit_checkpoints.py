@@ -157,19 +157,6 @@ def test_a_trail_that_was_cut_is_not_papered_over() -> None:
     assert not AuditEvent.objects.all().unsealed().exists(), "sealing goes on meanwhile"
 
 
-def test_after_a_restore_the_old_checkpoints_are_set_aside_and_kept(audit_dir: Path) -> None:
-    assert audit_checkpoints.set_aside() is None
-    sealed(1, 1, 1)
-    before = file().read_bytes()
-    cut(1)
-    kept = audit_checkpoints.set_aside()
-    assert kept is not None
-    assert kept.read_bytes() == before
-    sealed(1)
-    assert seals_in_file() == [2]
-    verified()
-
-
 # --- The key -----------------------------------------------------------------------------------
 
 

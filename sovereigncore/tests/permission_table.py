@@ -322,6 +322,17 @@ ADMIN_PAGES: dict[str, AdminPage] = {
     "admin:consciousness_query_change": admin("consciousness/query/{query}/change/", 403, 200),
     "admin:consciousness_query_history": admin("consciousness/query/{query}/history/", 403, 200),
     "admin:consciousness_query_delete": admin("consciousness/query/{query}/delete/", 403, 403),
+    "admin:monitoring_backuprecord_changelist": admin("monitoring/backuprecord/", 403, 200),
+    "admin:monitoring_backuprecord_add": admin("monitoring/backuprecord/add/", 403, 403),
+    "admin:monitoring_backuprecord_change": admin(
+        "monitoring/backuprecord/{backup}/change/", 403, 200
+    ),
+    "admin:monitoring_backuprecord_history": admin(
+        "monitoring/backuprecord/{backup}/history/", 403, 200
+    ),
+    "admin:monitoring_backuprecord_delete": admin(
+        "monitoring/backuprecord/{backup}/delete/", 403, 403
+    ),
     "admin:consciousness_upstream_changelist": admin("consciousness/upstream/", 403, 200),
     "admin:consciousness_upstream_add": admin("consciousness/upstream/add/", 403, 200),
     "admin:consciousness_upstream_change": admin(
@@ -354,6 +365,7 @@ UNNAMED = {
     r"admin/accounts/apikey/<path:object_id>/",
     r"admin/accounts/session/<path:object_id>/",
     r"admin/consciousness/query/<path:object_id>/",
+    r"admin/monitoring/backuprecord/<path:object_id>/",
     r"admin/consciousness/upstream/<path:object_id>/",
     r"admin/consciousness/modelalias/<path:object_id>/",
     r"admin/monitoring/auditevent/<path:object_id>/",

@@ -20,7 +20,7 @@ from accounts.services import create_key, set_active
 from conftest import PASSWORD
 from consciousness.models import Conversation, Memory, ModelAlias, Query, Upstream
 from monitoring import audit
-from monitoring.models import AuditArchive, AuditEvent, AuditSeal
+from monitoring.models import AuditArchive, AuditEvent, AuditSeal, BackupRecord
 from sovereigncore.tests.permission_table import (
     ADMIN_PAGES,
     CALLERS,
@@ -91,6 +91,11 @@ def ids(bob: User) -> dict[str, str]:
         "link": str(Link.objects.all().issue(Purpose.INVITE).pk),
         "engine": str(Upstream.objects.create(name="gpu", url="http://10.0.0.3").pk),
         **trail(),
+        "backup": str(
+            BackupRecord.objects.create(
+                file_name="b", started_at=timezone.now(), finished_at=timezone.now()
+            ).pk
+        ),
         "alias": str(ModelAlias.objects.create(alias="gpt-4o", model="stub-model").pk),
     }
 
