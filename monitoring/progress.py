@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO, TypeVar
 
 T = TypeVar("T")
@@ -16,11 +16,19 @@ _STEP = 1024  # things between two looks at the clock
 class Progress:
     """`counted` passes things on and shows how many of `total` there were, on a terminal only."""
 
-    def __init__(self, out: TextIO, *, total: int, what: str) -> None:
+    def __init__(
+        self,
+        out: TextIO,
+        *,
+        total: int,
+        what: str,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._out, self._total, self._what = out, total, what
         self._is_shown = out.isatty()
         self._done = 0
-        self._began_s = self._shown_s = time.monotonic()
+        self._clock_s = clock_s
+        self._began_s = self._shown_s = clock_s()
 
     def counted(self, things: Iterable[T]) -> Iterator[T]:
         for thing in things:
@@ -36,7 +44,7 @@ class Progress:
             self._out.flush()
 
     def _show_if_due(self) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock_s()
         if now_s - self._shown_s < _EVERY_S:
             return
         self._shown_s = now_s

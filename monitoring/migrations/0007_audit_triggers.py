@@ -19,15 +19,15 @@ from monitoring.append_only import forbid_changes, permit_changes
 
 
 def _cover_ids(apps: Any, schema_editor: Any) -> None:
-    model = apps.get_model("monitoring", "AuditEvent")
-    for event in model.objects.order_by("id").iterator():
+    AuditEvent = apps.get_model("monitoring", "AuditEvent")
+    for event in AuditEvent.objects.order_by("id").iterator():
         said = [
             event.at.astimezone(UTC).isoformat(timespec="microseconds"),
             *(event.action, str(event.actor_id or ""), event.subject_id, event.detail),
             event.request_id,
         ]
         if bytes(event.digest) == _keyed(said):
-            model.objects.filter(pk=event.pk).update(digest=_keyed([event.pk, *said]))
+            AuditEvent.objects.filter(pk=event.pk).update(digest=_keyed([event.pk, *said]))
 
 
 def _keyed(said: list[Any]) -> bytes:

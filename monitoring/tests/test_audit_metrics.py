@@ -8,6 +8,7 @@ import pytest
 import time_machine
 from django.utils import timezone
 from pytest_django import Settings
+from rest_framework.test import APIClient
 
 from monitoring import audit_archiving, audit_metrics
 from monitoring.tests.trail import record, sealed
@@ -53,3 +54,12 @@ def test_of_one_whose_rows_are_archived(settings: Settings) -> None:
         ids = sealed(3, 1)
     audit_archiving.archive_audit()
     assert (told()["events"], told()["sealed_head"]) == (ids[-1], ids[-1])
+
+
+def test_the_exposition_has_them(anonymous: APIClient) -> None:
+    text = anonymous.get("/metrics").content.decode()
+    for name in (
+        *("events", "sealed_head", "unsealed_events", "unsealed_age_seconds"),
+        "last_seal_timestamp_seconds",
+    ):
+        assert f"# TYPE sovereigncore_audit_{name} gauge" in text

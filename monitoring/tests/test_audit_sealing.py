@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from io import StringIO
 
 import pytest
+from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
@@ -190,6 +192,7 @@ def test_a_row_that_is_seen_late_is_sealed_late() -> None:
         assert late.id < early[0]
     assert seal_audit() == 1
     assert seals()[-1][1] == [[late.id, late.id]]
+    call_command("verify_audit", stdout=StringIO())
 
 
 @pytest.mark.django_db

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.utils import timezone
 from pytest_django import Settings
 
-from monitoring import append_only, audit, audit_chain, audit_checkpoints, audit_rows, audit_signing
+from monitoring import (
+    append_only,
+    audit,
+    audit_archiving,
+    audit_chain,
+    audit_checkpoints,
+    audit_rows,
+    audit_signing,
+    audit_sources,
+)
+from monitoring.audit_rows import Row
 from monitoring.audit_sealing import seal_audit
+from monitoring.audit_verification import Report, Verification
 from monitoring.models import AuditEvent, AuditSeal
 from monitoring.tests.trail import record, sealed
 
@@ -413,3 +428,44 @@ def test_verifying_changes_nothing(ids: list[int], audit_dir: Path) -> None:
     before = everything()
     verified()
     assert everything() == before
+
+
+# --- While it goes on ----------------------------------------------------------------------------
+
+
+def test_rows_that_are_written_and_sealed_meanwhile_are_no_problem(ids: list[int]) -> None:
+    report = _verified_while(lambda: (record(2), seal_audit()))
+    assert report.problems == []
+    assert (report.sealed, report.unsealed) == (12, 4)
+    assert verified()["sealed"] == 16
+
+
+def test_when_batches_are_archived_meanwhile_it_begins_anew(
+    ids: list[int], settings: Settings
+) -> None:
+    settings.AUDIT_RETENTION_DAYS = 1
+
+    def archive() -> None:
+        with time_machine.travel(timezone.now() + timedelta(days=2), tick=True):
+            assert audit_archiving.archive_audit() == 7
+
+    report = _verified_while(archive)
+    assert report.problems == []
+    assert (report.seals, report.sealed, report.unsealed) == (3, 12, 2)
+
+
+def _verified_while(happens: Callable[[], object]) -> Report:
+    """What is found while `happens` does so between two seals."""
+    is_due = True
+
+    def counted(rows: Iterable[Row]) -> Iterator[Row]:
+        nonlocal is_due
+        yield from rows
+        if is_due:
+            is_due = False
+            happens()
+
+    def begin() -> Verification:
+        return Verification(with_key=True, checkpoints={})
+
+    return audit_sources.verify_database(begin, counted=counted)
