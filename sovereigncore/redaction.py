@@ -7,6 +7,7 @@ moment, whatever way it came.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -67,10 +68,15 @@ def cut_fields(event: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _cut_field(str(name), value) for name, value in event.items()}
 
 
+@functools.lru_cache(maxsize=512)
+def _speaks_of_secrets(name: str) -> bool:
+    return _SECRET_KEY.search(name) is not None
+
+
 def _cut_field(name: str, value: Any) -> Any:
     if isinstance(value, bool | int | float | None):
         return value  # `prompt_tokens` are no secret
-    if _SECRET_KEY.search(name):
+    if _speaks_of_secrets(name):
         return REDACTED
     return cut_fields(value) if isinstance(value, dict) else value
 
