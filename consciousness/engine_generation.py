@@ -22,7 +22,10 @@ from consciousness import engine_errors as errors
 from consciousness.engine_stream import Chunk, Tally, Usage, chunks_of
 
 _IDLE_S = 0.25  # how soon a vanished caller or a passed deadline is noticed
-_LAST_WORDS_S = 0.5  # what an engine gets to notice that it is to stop
+# What an engine gets to notice that it is to stop. Until then it is busy and may have sent tokens,
+# so neither its slot is free nor the count complete; one that let a deadline pass has had its time,
+# and a caller waits to be told.
+_LAST_WORDS_S, _LATE_LAST_WORDS_S = 3.0, 0.5
 _ERROR_BODY_BYTES = 64 * 1024
 _MAX_REPLY_BYTES = 32 * 1024 * 1024
 
@@ -81,6 +84,7 @@ class Generation:
         self.finish_reason = ""
         self.first_token_after_s: float | None = None
         self._has_answered = False
+        self._is_late = False
         self._started_s = self._last_s = time.monotonic()
         # With the request's id, which the engine and what is logged here are to name.
         read_with_context = functools.partial(contextvars.copy_context().run, self._read)
@@ -140,6 +144,7 @@ class Generation:
         waited = self.first_token_after_s is None
         allowed_s = self._timeouts.first_token_s if waited else self._timeouts.silence_s
         if now - self._last_s > allowed_s or now - self._started_s > self._timeouts.total_s:
+            self._is_late = True
             raise errors.EngineTimeout
 
     def close(self) -> None:
@@ -157,10 +162,12 @@ class Generation:
         self._reader.join(self._timeouts.connect_s + 1)
 
     def _hear_last_words(self) -> None:
-        until_s = time.monotonic() + _LAST_WORDS_S
+        until_s = time.monotonic() + (_LATE_LAST_WORDS_S if self._is_late else _LAST_WORDS_S)
         with contextlib.suppress(queue.Empty):
             while not self._has_ended and time.monotonic() < until_s:
                 self._take(timeout_s=max(0.0, until_s - time.monotonic()))
+        if not self._has_ended:
+            self._tally.doubt()
 
     # --- the reader's thread ---------------------------------------------------------------
 

@@ -68,6 +68,10 @@ class Tally:
         self._by_choice: dict[int, int] = {}
         self._of_all = 0
 
+    def doubt(self) -> None:
+        """The engine may have gone on unheard."""
+        self.usage = replace(self.usage, is_estimated=True)
+
     def add(self, chunk: Chunk) -> None:
         known = self.usage
         if chunk.prompt_tokens is None or chunk.completion_tokens is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
@@ -180,8 +181,17 @@ class ConversationMessage(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
 
 
+class _DigitsField(serializers.IntegerField):
+    """A number as a query parameter, with one spelling."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if not isinstance(data, str) or re.fullmatch("[1-9][0-9]{0,8}", data) is None:
+            self.fail("invalid")
+        return int(data)
+
+
 class UsageRequest(StrictSerializer):
-    days = serializers.IntegerField(required=False, min_value=1, max_value=366, default=30)
+    days = _DigitsField(required=False, min_value=1, max_value=366, default=30)
 
 
 class UsageDayResponse(serializers.ModelSerializer[UsageDay]):

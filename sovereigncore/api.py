@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -48,6 +49,7 @@ __all__ = [
     "NeverRefuse",
     "ServiceError",
     "handle_exception",
+    "parameters_of",
 ]
 
 
@@ -78,14 +80,38 @@ class JSONRenderer(renderers.BaseRenderer):
         return orjson.dumps(data, default=str, option=orjson.OPT_UTC_Z)
 
 
+def parameters_of(request: Request, *, known: Collection[str]) -> dict[str, str]:
+    """The query's parameters; whoever misspells one is told, and does not get all for some.
+
+    Raises ValidationError for one that is not known, or that is given more than once.
+    """
+    for name, values in request.query_params.lists():
+        if name not in known:
+            raise exceptions.ValidationError({name[:64]: ["Unknown field."]})
+        if len(values) > 1:
+            raise exceptions.ValidationError({name[:64]: ["Given more than once."]})
+    return request.query_params.dict()
+
+
 class CursorPagination(pagination.CursorPagination):
-    """`{next, previous, results}`, newest first, `limit` from 1 to 100."""
+    """`{next, previous, results}`, newest first, `limit` from 1 to 100.
+
+    A list that can be filtered names its parameters in the view's `list_parameters`.
+    """
 
     # With the id, rows of one moment have an order too: without it pages could repeat or miss some.
     ordering = ("-created_at", "-id")
     page_size = 20
     page_size_query_param = "limit"
     max_page_size = 100
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
+        self.check_parameters(request, view)
+        return super().paginate_queryset(queryset, request, view) or []
+
+    def check_parameters(self, request: Request, view: Any) -> None:
+        own = (self.cursor_query_param, self.page_size_query_param)
+        parameters_of(request, known=(*own, *getattr(view, "list_parameters", ())))
 
     def get_page_size(self, request: Request) -> int:
         raw = request.query_params.get("limit", str(self.page_size))

@@ -11,19 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx2
-import psycopg
 
 from tests.environment import test_environment
+from tests.migrated import ROOT, manage, own_database
 from tests.server_process import die_with_parent
 
-ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "Correct-Horse-7-Battery"
 # Loading the system's certificates costs more than most tests here.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -87,7 +85,7 @@ class Platform:
         return reply
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return _manage(self.environment, *arguments)
+        return manage(self.environment, *arguments)
 
     def log_lines(self) -> list[str]:
         return self.log_path.read_text(encoding="utf-8").splitlines()
@@ -139,7 +137,7 @@ def running_platform(engine: EngineAddress, **overrides: str) -> Iterator[Platfo
     """
     with (
         tempfile.TemporaryDirectory(prefix="sovereigncore-live-") as folder,
-        _own_database() as database,
+        own_database(folder, server=overrides.pop("DATABASE_URL", None)) as database,
     ):
         environment = {
             **os.environ,
@@ -154,57 +152,8 @@ def running_platform(engine: EngineAddress, **overrides: str) -> Iterator[Platfo
             **database,
             **overrides,
         }
-        _prepare(environment)
         with _web_process(environment, Path(folder) / "web.log") as platform:
             yield platform
-
-
-@contextlib.contextmanager
-def _own_database() -> Iterator[dict[str, str]]:
-    server = os.environ.get("DATABASE_URL", "")
-    if not server:
-        yield {"DATABASE_URL": ""}
-        return
-    name = f"live_{uuid.uuid4().hex}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    try:
-        yield {"DATABASE_URL": server.rpartition("/")[0] + "/" + name}
-    finally:
-        with psycopg.connect(server, autocommit=True) as connection:
-            _drop(connection, name)
-
-
-def _drop(connection: psycopg.Connection[Any], name: str) -> None:
-    """Drop a database with whoever is connected; an autovacuum worker, which only a superuser may
-    end, is waited for."""
-    until_s = time.monotonic() + _STOP_TIMEOUT_S
-    while True:
-        try:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-        except psycopg.errors.InsufficientPrivilege:
-            if time.monotonic() > until_s:
-                raise
-            time.sleep(0.5)
-        else:
-            return
-
-
-def _manage(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def _prepare(environment: dict[str, str]) -> None:
-    done = _manage(environment, "migrate", "--verbosity=0")
-    assert done.returncode == 0, done.stderr
 
 
 @contextlib.contextmanager

@@ -167,7 +167,7 @@ class Storm:
             if (row["prompt_tokens"], row["completion_tokens"])
             != ledger.get(row["content__prompt"], (0, 0))
         ]
-        assert wrong == []
+        assert not wrong, f"{len(wrong)} are settled at other than the ledger says: {wrong[:5]}"
         by_id = {row["id"]: row for row in rows}
         for query_id, usage in self.acknowledged.items():
             row = by_id[query_id]

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from tests import environment
-from tests.platform import ROOT, Platform, running_platform
+from tests.migrated import ROOT
+from tests.platform import Platform, running_platform
 from tests.stub_engine import StubEngine
 
 _CANARY = "canary-that-must-not-be-logged"

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests import environment
-from tests.platform import ROOT, _own_database
+from tests.migrated import ROOT, own_database
 
 ROWS = 40
 _TIMEOUT_S = 120.0
@@ -155,14 +155,6 @@ class Scene:
             **database,
             "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
         }
-        done = subprocess.run(
-            [sys.executable, "manage.py", "migrate", "--verbosity=0"],
-            cwd=ROOT,
-            env=self._variables,
-            timeout=_TIMEOUT_S,
-            check=True,
-        )
-        assert done.returncode == 0
         self.finish(self.begin(FILL, str(ROWS)))
 
     def begin(self, *program: str) -> subprocess.Popen[str]:
@@ -201,7 +193,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    with _own_database() as database:
+    with own_database(str(tmp_path)) as database:
         yield Scene(tmp_path, database)
 
 

@@ -23,6 +23,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gen
     serializer_class = AccountResponse
     queryset = User.objects.none()
     lookup_field = "username"
+    list_parameters = ("search",)
 
     @property
     def required_scope(self) -> str:

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import orjson
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from consciousness import engine_generation
+from consciousness.engine_errors import EngineTimeout
 from consciousness.engine_generation import Generation
 from consciousness.tests.generating import (
     BOUND_S,
@@ -42,6 +44,11 @@ pytestmark = pytest.mark.once
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_generation, "_IDLE_S", 0.02)
+
+
+@pytest.fixture
+def _is_soon_deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_generation, "_LAST_WORDS_S", SHORT_S)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +92,7 @@ def test_closing_counts_what_was_on_its_way(
     assert readers() == []
 
 
+@pytest.mark.usefixtures("_is_soon_deaf")
 def test_closing_an_engine_that_will_not_stop_is_bounded() -> None:
     """One that notices nothing and is never done sending."""
     block = b'data: {"choices":[{"delta":{"content":"more"}}]}\n\n' * 1000
@@ -112,19 +120,43 @@ def test_closing_an_engine_that_will_not_stop_is_bounded() -> None:
     assert not thread.is_alive()
 
 
-def test_closing_an_engine_that_does_not_react_is_bounded() -> None:
+@pytest.mark.usefixtures("_is_soon_deaf")
+def test_closing_an_engine_that_does_not_react_is_bounded_and_its_count_no_more_than_that() -> None:
     """One that was stopped with its connections open, as by SIGSTOP."""
+    told: dict[str, Any] = {"choices": [{"delta": {"content": "1"}}], "usage": {}}
+    told["usage"] = {"prompt_tokens": 3, "completion_tokens": 1}
     with socket.create_server(("127.0.0.1", 0)) as listener:
         http = httpx2.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
         generation = Generation(http, b"{}", timeouts())
         connection, _ = listener.accept()
         with connection:
             assert connection.recv(4)  # the request is under way
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+            connection.sendall(b"data: %s\n\n" % orjson.dumps(told))
+            next(text for text in generation if text)
+            assert not generation.usage.is_estimated
             with takes_at_most(BOUND_S):
                 generation.close()
     assert readers() == []
+    assert generation.usage.total_tokens == 4
+    assert generation.usage.is_estimated
 
 
+def test_a_caller_who_is_told_of_a_passed_deadline_waits_no_longer_for_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_generation, "_LAST_WORDS_S", LONG_S)
+    monkeypatch.setattr(engine_generation, "_LATE_LAST_WORDS_S", SHORT_S)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        http = httpx2.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        generation = Generation(http, b"{}", timeouts(first_s=SHORT_S))
+        with pytest.raises(EngineTimeout):
+            list(generation)
+        with takes_at_most(BOUND_S):
+            generation.close()
+
+
+@pytest.mark.usefixtures("_is_soon_deaf")
 def test_closing_while_connecting_waits_no_longer_than_connecting() -> None:
     with a_deaf_port() as port:
         http = httpx2.Client(base_url=f"http://127.0.0.1:{port}")

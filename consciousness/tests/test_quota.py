@@ -253,7 +253,9 @@ def test_usage_tells_the_days_and_the_rest(
     assert len(as_alice.get(USAGE, {"days": "366"}).json()["days"]) == 4
 
 
-@pytest.mark.parametrize("days", ["0", "367", "x", "-1", "1.5", ""])
+@pytest.mark.parametrize(
+    "days", ["0", "367", "x", "-1", "+5", "05", "1.5", "\u0663", "9" * 5000, ""]
+)
 def test_usage_of_no_sensible_number_of_days(as_alice: APIClient, days: str) -> None:
     response = as_alice.get(USAGE, {"days": days})
     assert (response.status_code, list(response.json()["errors"])) == (422, ["days"])

@@ -27,7 +27,7 @@ from consciousness.serializers import (
     UsageRequest,
     UsageResponse,
 )
-from sovereigncore.api import CursorPagination, ServiceError
+from sovereigncore.api import CursorPagination, ServiceError, parameters_of
 
 ID_PATTERN = "[0-9a-f-]{36}"
 
@@ -58,6 +58,7 @@ class QueryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Owned):
     """One's own questions and answers, newest first."""
 
     serializer_class = HistoryResponse
+    list_parameters = tuple(HistoryFilter().fields)
 
     def get_queryset(self) -> Any:
         return Query.objects.all().for_user(self.asker).select_related("content")
@@ -70,11 +71,9 @@ class QueryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Owned):
     def filter_queryset(self, queryset: Any) -> Any:
         if self.action != "list":
             return queryset
-        given = dict(self.request.query_params.lists())
-        filters = {name: given[name] for name in given if name not in ("cursor", "limit")}
-        if repeated := [name for name, values in filters.items() if len(values) > 1]:
-            raise ValidationError({repeated[0][:64]: ["Given more than once."]})
-        form = HistoryFilter(data={name: value for name, [value] in filters.items()})
+        cast("CursorPagination", self.paginator).check_parameters(self.request, self)
+        given = self.request.query_params.dict()
+        form = HistoryFilter(data={n: v for n, v in given.items() if n not in ("cursor", "limit")})
         form.is_valid(raise_exception=True)
         return queryset.filter(**form.lookups())
 
@@ -141,7 +140,7 @@ class UsageView(APIView):
     @extend_schema(parameters=[UsageRequest], responses=UsageResponse)
     def get(self, request: Request) -> Response:
         """Requests, tokens and cache hits by day (UTC), newest first; and what is left today."""
-        form = UsageRequest(data=request.query_params.dict())
+        form = UsageRequest(data=parameters_of(request, known=UsageRequest().fields))
         form.is_valid(raise_exception=True)
         user = cast("AbstractBaseUser", request.user)
         since = timezone.now().date() - timedelta(days=form.validated_data["days"] - 1)

@@ -31,6 +31,7 @@ class MemoryViewSet(
     serializer_class = MemoryResponse
     queryset = Memory.objects.none()
     lookup_value_regex = "[0-9a-f-]{36}"
+    list_parameters = ("search",)
 
     def get_queryset(self) -> QuerySet[Memory]:
         return Memory.objects.for_user(self._user)
@@ -50,7 +51,9 @@ class MemoryViewSet(
             return super().list(request, *args, **kwargs)
         if "cursor" in request.query_params:
             raise ValidationError({"cursor": ["A search has one page."]})
-        limit = cast("CursorPagination", self.paginator).get_page_size(request)
+        paginator = cast("CursorPagination", self.paginator)
+        paginator.check_parameters(request, self)
+        limit = paginator.get_page_size(request)
         found = memory.search(user=self._user, text=wanted, at_most=limit)
         results = MemoryResponse(found, many=True).data
         return Response({"next": None, "previous": None, "results": results})

@@ -157,7 +157,42 @@ def test_somebody_elses_cursor_shows_nobodys_rows_but_ones_own(
 
 @pytest.mark.parametrize(
     ("query", "expected"),
-    [("&".join(f"a{n}=1" for n in range(300)), 400), ("limit=5&limit=6", 200), ("%", 422)],
+    [("&".join(f"a{n}=1" for n in range(300)), 400), ("limit=5&limit=6", 422), ("%", 422)],
 )
 def test_odd_query_strings_are_no_bugs(as_alice: APIClient, query: str, expected: int) -> None:
     assert as_alice.get(f"{HISTORY}?{query}").status_code == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("consciousness/queries", "consciousness/conversations", "consciousness/memories"),
+        *("keys", "auth/sessions", "users", "users/invitations"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("query", "errors"),
+    [
+        ("serach=x", {"serach": ["Unknown field."]}),
+        ("limit=1&limit=2", {"limit": ["Given more than once."]}),
+        (f"{'n' * 100}=", {"n" * 64: ["Unknown field."]}),
+    ],
+)
+def test_a_list_refuses_what_it_does_not_know(
+    as_staff: APIClient, path: str, query: str, errors: dict[str, list[str]]
+) -> None:
+    response = as_staff.get(f"/api/v1/{path}?{query}")
+    assert response.status_code == 422
+    assert response.json()["errors"] == errors
+
+
+def test_a_search_of_facts_refuses_what_it_does_not_know(as_alice: APIClient) -> None:
+    response = as_alice.get("/api/v1/consciousness/memories?search=dog&limti=5")
+    assert response.json()["errors"] == {"limti": ["Unknown field."]}
+
+
+def test_usage_refuses_what_it_does_not_know(as_alice: APIClient) -> None:
+    for query, name in (("day=5", "day"), ("days=5&days=6", "days")):
+        response = as_alice.get(f"/api/v1/usage?{query}")
+        assert response.status_code == 422
+        assert list(response.json()["errors"]) == [name]

@@ -16,7 +16,8 @@ import pytest
 from django_otp.oath import TOTP
 
 from tests.browser.conftest import TIMEOUT_S
-from tests.platform import PASSWORD, ROOT, Platform, running_platform
+from tests.migrated import ROOT
+from tests.platform import PASSWORD, Platform, running_platform
 from tests.stub_engine import StubEngine
 
 pytestmark = pytest.mark.browser

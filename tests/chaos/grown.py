@@ -18,7 +18,8 @@ from typing import Any
 
 import httpx2
 
-from tests.platform import ROOT, Platform, running_platform
+from tests.migrated import ROOT
+from tests.platform import Platform, running_platform
 from tests.server_process import ServerProcess
 from tests.servers import PostgresServer, RedisServer
 

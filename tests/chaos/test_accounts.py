@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 import httpx2
 import pytest
 
-from tests.platform import PASSWORD, ROOT, Platform, running_platform
+from tests.migrated import ROOT
+from tests.platform import PASSWORD, Platform, running_platform
 from tests.servers import postgres_server, redis_server
 from tests.stub_engine import StubEngine
 
