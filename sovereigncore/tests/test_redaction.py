@@ -7,7 +7,8 @@ import logging
 import orjson
 import pytest
 import structlog
-from django.db import IntegrityError, connection, transaction
+from django.conf import settings
+from django.db import IntegrityError, OperationalError, connection, transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +80,17 @@ def test_other_peoples_loggers_are_cut_too(logs: LogCapture) -> None:
     assert "hunter2" not in logs.text
     (event,) = logs.events()
     assert "no route to redis://[redacted]@127.0.0.1" in event["exception"]
+
+
+def test_this_installations_own_secrets_are_known(logs: LogCapture) -> None:
+    (signing_key,) = settings.JWT_KEYS.values()
+    own = [settings.SECRET_KEY, settings.AUDIT_KEY, settings.ENGINE_API_KEY, signing_key.private]
+    for secret in own:
+        error = OperationalError(f"connection refused: postgresql://app/?key={secret}")
+        log.error("failed", exc_info=error, quoted=secret)
+    assert len(logs.events("failed")) == len(own)
+    assert "connection refused" in logs.text
+    assert [secret for secret in own if str(secret) in logs.text] == []
 
 
 def test_a_traceback_does_not_quote_the_rows_of_the_database(alice: User, logs: LogCapture) -> None:
