@@ -16,7 +16,10 @@ from urllib.parse import quote, unquote
 import orjson
 
 REDACTED = "[redacted]"
-_SHORTEST = 6  # a shorter one would be found, and cut out, where it is just a part of a word
+# What would be found, and cut out, where it is just a word: `ollama` as a key for an engine that
+# wants any, a database's password that is its name.
+_SHORTEST = 6
+_WORD = re.compile(r"[a-z_-]*")
 
 _SECRET_KEY = re.compile(
     r"pass(word|wd|phrase)|secret|token|api_?key|authorization|cookie|credential|otp|seed|dsn"
@@ -48,7 +51,7 @@ class Redactor:
             for secret in secrets
             for text in (secret, unquote(secret), quote(secret, safe=""))
             for form in (text, orjson.dumps(text)[1:-1].decode())
-            if len(text) >= _SHORTEST
+            if len(text) >= _SHORTEST and not _WORD.fullmatch(text)
         }
         # The longest first: one may be a part of another.
         self._known = sorted(known, key=len, reverse=True)

@@ -30,6 +30,12 @@ def test_a_known_secret_is_cut_out_of_any_line(secret: str) -> None:
         assert secret not in str(orjson.loads(line))
 
 
+@pytest.mark.parametrize("word", ["ollama", "sovereigncore", "a1b2", ""])
+def test_a_password_that_is_just_a_word_does_not_spoil_the_log(word: str) -> None:
+    line = f'{{"event":"started {word}","logger":"sovereigncore.middleware"}}'
+    assert Redactor([word]).cut(line) == line
+
+
 def test_a_known_password_is_found_as_urls_write_it() -> None:
     assert "p%40ss%2Fword" not in Redactor(["p@ss/word"]).cut("postgres://u:p%40ss%2Fword@h/d")
     assert "p@ss/word" not in Redactor(["p%40ss%2Fword"]).cut("password is p@ss/word")
