@@ -7,7 +7,7 @@ VENV = .venv
 UPGRADE =
 
 .DEFAULT_GOAL = help
-.PHONY: help run test browser test-clients chaos lint bench lock clean runtime dev
+.PHONY: help run test browser test-clients test-ops drill chaos lint bench lock clean runtime dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,12 @@ browser: dev ## the pages in a real Chromium, which Debian's package brings
 test-clients: dev ## litellm and langchain-openai as clients of the OpenAI protocol
 	@sh scripts/venv.sh clients
 	@$(VENV)/bin/python -m pytest -q -m clients tests/clients $(ARGS)
+
+test-ops: dev ## a real Prometheus and Alertmanager watch the platform: rules, dashboards, drill
+	@$(VENV)/bin/python -m pytest -q -m ops tests/ops $(ARGS)
+
+drill: dev ## break one part after the other: does the right alert arrive, and end?
+	@$(VENV)/bin/python -m pytest -q -s -m ops tests/ops/test_drill.py $(ARGS)
 
 chaos: dev ## what only a clock and broken parts can show; CHAOS_ROUNDS=5 asks more often
 	@$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos $(ARGS)

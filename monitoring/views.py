@@ -65,7 +65,9 @@ def exposition(request: HttpRequest) -> HttpResponse:
         refusal = HttpResponse("METRICS_TOKEN required.\n", status=401, content_type="text/plain")
         refusal["WWW-Authenticate"] = "Bearer"
         return refusal
-    awareness.current()  # brings the host gauges up to date
+    # Bring the gauges of components and of the host up to date, which are set where somebody asks.
+    health.registry.ask()
+    awareness.current()
     return HttpResponse(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
 

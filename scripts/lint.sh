@@ -44,6 +44,7 @@ check migrations-safe settings_env "$bin/python" -m tests.servers -- "$bin/pytho
     --ignore-name 0001_initial --ignore-name 0002_conversations_memory_usage_engines --quiet ignore ok
 check deploy production "$bin/python" manage.py check --deploy --fail-level WARNING
 check shell "$bin/shellcheck" scripts/*.sh .ci/run
+check yaml "$bin/yamllint" --strict -c .yamllint.yml deploy
 check locks "$bin/python" scripts/check_locks.py
 
 if [ -n "$failed" ]; then

@@ -101,6 +101,16 @@ class Platform:
             self.process.wait(_STOP_TIMEOUT_S)
             raise
 
+    def kill(self) -> None:
+        """SIGKILL to the master, as a crash would; its workers end with it."""
+        self.process.kill()
+        self.process.wait(_STOP_TIMEOUT_S)
+
+    def start_again(self) -> None:
+        """On the same port and data, after `stop` or `kill`."""
+        self.process = _launch(self.environment, self.log_path)
+        _wait_until_live(self)
+
 
 def until_heard(send: Callable[[], httpx2.Response]) -> httpx2.Response:
     """The answer once there is room to hash a password: many at once take turns."""
@@ -158,8 +168,22 @@ def running_platform(engine: EngineAddress, **overrides: str) -> Iterator[Platfo
 
 @contextlib.contextmanager
 def _web_process(environment: dict[str, str], log_path: Path) -> Iterator[Platform]:
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
+    platform = Platform(
+        port=int(environment["PORT"]),
+        environment=environment,
+        log_path=log_path,
+        process=_launch(environment, log_path),
+    )
+    try:
+        _wait_until_live(platform)
+        yield platform
+    finally:
+        platform.stop()
+
+
+def _launch(environment: dict[str, str], log_path: Path) -> subprocess.Popen[bytes]:
+    with log_path.open("ab") as log:
+        return subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "sovereigncore.wsgi"],
             cwd=ROOT,
             env=environment,
@@ -167,17 +191,6 @@ def _web_process(environment: dict[str, str], log_path: Path) -> Iterator[Platfo
             stderr=subprocess.STDOUT,
             preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - sets a flag, no more
         )
-    platform = Platform(
-        port=int(environment["PORT"]),
-        environment=environment,
-        log_path=log_path,
-        process=process,
-    )
-    try:
-        _wait_until_live(platform)
-        yield platform
-    finally:
-        platform.stop()
 
 
 def _wait_until_live(platform: Platform) -> None:

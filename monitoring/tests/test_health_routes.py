@@ -214,3 +214,14 @@ def test_a_stale_credential_is_nobodys_business(
     anonymous: APIClient, stub: StubEngine, db: None, path: str
 ) -> None:
     assert anonymous.get(path, headers={"Authorization": "Bearer stale"}).status_code == 200
+
+
+def test_a_scrape_asks_every_component(
+    anonymous: APIClient, stub: StubEngine, db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its gauge would tell what somebody saw who asked long ago."""
+    up = 'sovereigncore_component_up{component="database"} %s'
+    with monkeypatch.context() as patch:
+        patch.setitem(health.registry._probes, "database", fail(OperationalError("away")))
+        assert up % 0.0 in anonymous.get("/metrics").content.decode()
+    assert up % 1.0 in anonymous.get("/metrics").content.decode()
