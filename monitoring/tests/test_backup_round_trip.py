@@ -341,3 +341,15 @@ def test_tables_of_somebody_else_keep_nobody_from_restoring(
     assert (told, is_there) == {"sqlite": (False, True), "postgresql": (True, False)}[
         connection.vendor
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["db.sqlite3", "before_restore_1", "sovereigncore_scratch_1", "../db.sqlite3"]
+)
+def test_only_a_database_that_was_kept_can_be_gone_back_to(own_database: str, name: str) -> None:
+    add_user("alice")
+    with pytest.raises(CommandError, match="that a restore has kept aside"):
+        call_command("restore", undo=name, yes=True)
+    with pytest.raises(CommandError, match="Add --yes"):
+        call_command("restore", undo=name)
+    assert names() == ["alice"]
