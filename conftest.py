@@ -106,6 +106,7 @@ def own_database(transactional_db: None, tmp_path: Path, settings: Settings) -> 
     settings.DATA_DIR = tmp_path / "data"
     settings.DATA_DIR.mkdir()
     settings.BACKUP_DIR = settings.DATA_DIR / "backups"
+    settings.AUDIT_DIR = settings.DATA_DIR / "audit"
     settings.BACKUP_KEY = own_databases.KEY
     with own_databases.new_database(settings.DATA_DIR) as name, own_databases.using(name):
         yield name

@@ -499,7 +499,16 @@ PROMETHEUS_MULTIPROC_DIR = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
 PROMETHEUS_LATENCY_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, float("inf"))
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 LOGGING_CONFIG = "sovereigncore.logs.configure"
-LOGGING = {"level": LOG_LEVEL}
+LOGGING = {
+    "level": LOG_LEVEL,
+    # Cut out of every line, should anything quote them.
+    "secrets": [
+        *(SECRET_KEY, AUDIT_KEY, BACKUP_KEY, METRICS_TOKEN, ENGINE_API_KEY),
+        EMAIL_HOST_PASSWORD,
+        *(urlsplit(_url).password or "" for _url in (DATABASE_URL, REDIS_URL, EMAIL_URL)),
+        *(_key.partition(":")[2] for _key in _jwt_keys.split(",")),
+    ],
+}
 
 if not DEBUG:
     for _name, _secret in (

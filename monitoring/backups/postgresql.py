@@ -101,6 +101,8 @@ def successor(about: About) -> Iterator[SchemaScratch]:
 
 
 def go_back(aside: str, *, stamp: str) -> str:
+    if not aside.startswith(place.ASIDE):
+        raise BackupFailed(f"There is no schema {aside} that a restore has kept aside.")
     with _connected() as wrapper:
         place.refuse_if_used(wrapper)
         return place.exchange(wrapper, successor=aside, stamp=stamp)

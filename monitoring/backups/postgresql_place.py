@@ -19,8 +19,8 @@ from psycopg.sql import SQL, Identifier
 from monitoring.backups.errors import BackupFailed, DatabaseInUse
 
 SCRATCH = "sovereigncore_scratch_"
-_ASIDE = "before_restore_"
-KEPT = (SCRATCH, _ASIDE)  # what may take the place of the database
+ASIDE = "before_restore_"
+_SUCCESSORS = (SCRATCH, ASIDE)  # what may take the place of the database
 _LEAVING_S, _POLL_S = 2.0, 0.1
 _LOCK_TIMEOUT = "10s"
 _LOCK_SPACE = 0x5C0B  # of advisory locks, ours
@@ -109,7 +109,7 @@ def drop_abandoned(wrapper: BaseDatabaseWrapper, *, prefix: str) -> None:
 def exchange(wrapper: BaseDatabaseWrapper, *, successor: str, stamp: str) -> str:
     """Let the content of the schema `successor` be the database. The name of the schema that keeps
     the present content."""
-    aside = _ASIDE + stamp.lower()
+    aside = ASIDE + stamp.lower()
     with wrapper.cursor() as cursor:
         cursor.execute("BEGIN")
         try:
@@ -132,7 +132,7 @@ def exchange(wrapper: BaseDatabaseWrapper, *, successor: str, stamp: str) -> str
 def _schema_in_use(cursor: Any, *, successor: str) -> str:
     cursor.execute("SELECT current_schema(), to_regnamespace(%s) IS NOT NULL", [successor])
     here, is_there = cursor.fetchone()
-    if not is_there or not successor.startswith(KEPT):
+    if not is_there or not successor.startswith(_SUCCESSORS):
         raise BackupFailed(f"There is no schema {successor} that a restore has kept aside.")
     return str(here)
 

@@ -20,7 +20,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from monitoring.backups.archive import ArchiveWriter, Digesting
 from monitoring.backups.errors import BackupFailed, DamagedBackup
 from monitoring.backups.manifest import About, Table
-from monitoring.backups.sqlite_place import Place
+from monitoring.backups.sqlite_place import Place, is_kept
 
 _ENTRY = "database.sqlite3"
 _ROWS_AT_ONCE = 64  # a row may hold a megabyte
@@ -76,8 +76,8 @@ def successor(about: About) -> Iterator[FileScratch]:
 def go_back(aside: str, *, stamp: str) -> str:
     with Place(_live()) as place:
         kept = place.path.with_name(Path(aside).name)
-        if not kept.exists():
-            raise BackupFailed(f"There is no {kept}.")
+        if not is_kept(kept, place.path):
+            raise BackupFailed(f"There is no database {kept.name} that a restore has kept aside.")
         return place.replace_by(kept, stamp=stamp)
 
 

@@ -1,14 +1,16 @@
 """The place of the SQLite file: held for oneself, and given to another file.
 
 At every moment there is a whole database under the name, the old one or the new one, whenever the
-process is killed.
+process is killed; but see `_keep`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
 import sqlite3
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,8 @@ from monitoring.backups.errors import BackupFailed, DatabaseInUse
 from monitoring.backups.scratch import sync_folder
 
 _BUSY_TIMEOUT_S = 1.0
+_ASIDE = ".before-restore-"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}  # as different file systems say it
 _PRIMARY_CODE = 0xFF  # of an error of SQLite's, without what is said beyond
 _JOURNAL_MAGIC_BYTES = 8
 _JOURNALS = ("-wal", "-shm", "-journal")
@@ -55,7 +59,7 @@ class Place:
 
     def replace_by(self, successor: Path, *, stamp: str) -> str:
         """Where the present file is kept, or an empty text if there was none."""
-        aside = self.path.with_name(f"{self.path.name}.before-restore-{stamp}")
+        aside = self.path.with_name(f"{self.path.name}{_ASIDE}{stamp}")
         _sync_file(successor)
         if self._held is not None:
             # Into the file with what is in the journal: beside another database it would be taken
@@ -69,7 +73,7 @@ class Place:
                 journal.rename(aside.with_name(aside.name + suffix))
         is_replaced = self.path.exists()
         if is_replaced:
-            os.link(self.path, aside)
+            _keep(self.path, aside)
         successor.replace(self.path)
         for suffix in _JOURNALS:
             journal = successor.with_name(successor.name + suffix)
@@ -119,6 +123,23 @@ class Place:
         if self._lock is not None:
             os.close(self._lock)
         self._held = self._lock = None
+
+
+def is_kept(path: Path, live: Path) -> bool:
+    """Whether it is a database that a restore kept, and not a journal of one."""
+    of_one = re.fullmatch(re.escape(live.name + _ASIDE) + "[0-9a-z]+", path.name)
+    return of_one is not None and path.is_file()
+
+
+def _keep(path: Path, aside: Path) -> None:
+    """Give the file a second name. Where there are no hard links the first one goes, and for a
+    moment there is no database under it."""
+    try:
+        os.link(path, aside)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        path.rename(aside)
 
 
 def _lock_data_dir() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -14,7 +15,7 @@ import pytest
 from pytest_django import Settings
 
 from monitoring.backups.errors import DatabaseInUse
-from monitoring.backups.sqlite_place import Place
+from monitoring.backups.sqlite_place import Place, is_kept
 
 pytestmark = pytest.mark.once
 
@@ -156,3 +157,26 @@ def test_what_a_killed_restore_left_is_removed_by_the_next(live: Path) -> None:
     left = made(live.with_name("db.sqlite3.restoring-12345678"), "half")
     with Place(live):
         assert not left.exists()
+
+
+def test_without_hard_links_it_works_too(
+    live: Path, successor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch, Place(live) as place:
+        patch.setattr(os, "link", refuse)
+        aside = place.replace_by(successor, stamp="1")
+    assert (said(live), said(live.with_name(aside))) == (["new"], ["old"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["db.sqlite3", "db.sqlite3.before-restore-1-wal", "other.before-restore-1", "successor"],
+)
+def test_only_what_was_kept_is_taken_for_it(live: Path, successor: Path, name: str) -> None:
+    live.with_name(name).touch()
+    live.with_name("db.sqlite3.before-restore-1").touch()
+    assert not is_kept(live.with_name(name), live)
+    assert is_kept(live.with_name("db.sqlite3.before-restore-1"), live)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import threading
 import uuid
@@ -17,12 +18,13 @@ from pytest_django import Settings
 from accounts.models import User
 from accounts.services import erase_user
 from consciousness.models import Memory
-from monitoring import audit
+from monitoring import audit, audit_sealing
 from monitoring.backups import checking
 from monitoring.backups.database import Snapshot, kind
 from monitoring.backups.errors import BackupFailed
 from monitoring.backups.manifest import Manifest
 from monitoring.models import AuditEvent, BackupRecord, Instance
+from monitoring.tests.trail import record, sealed
 from tests.backing_up import (
     add_user,
     back_up,
@@ -200,6 +202,23 @@ def test_checkpoints_of_the_audit_trail_go_with_the_database(settings: Settings)
     assert texts(folder) == {"checkpoints": "later", "another": "later", "archive/rows": "old"}
 
 
+def test_the_audit_trail_of_a_restored_database_is_whole_and_goes_on(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sealed(3, 2)
+    record(1)
+    path = back_up()
+    record(4)
+    audit_sealing.seal_audit()
+    restored = restore(path)
+    assert audit_sealing.seal_audit() > 1  # what had no seal yet, and what tells of the restore
+    call_command("verify_audit", json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["sound"], found["unsealed"]) == (True, 0), found
+    call_command("restore", undo=restored.aside, yes=True)
+    call_command("verify_audit")
+
+
 def texts(folder: Path) -> dict[str, str]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
@@ -322,3 +341,15 @@ def test_tables_of_somebody_else_keep_nobody_from_restoring(
     assert (told, is_there) == {"sqlite": (False, True), "postgresql": (True, False)}[
         connection.vendor
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["db.sqlite3", "before_restore_1", "sovereigncore_scratch_1", "../db.sqlite3"]
+)
+def test_only_a_database_that_was_kept_can_be_gone_back_to(own_database: str, name: str) -> None:
+    add_user("alice")
+    with pytest.raises(CommandError, match="that a restore has kept aside"):
+        call_command("restore", undo=name, yes=True)
+    with pytest.raises(CommandError, match="Add --yes"):
+        call_command("restore", undo=name)
+    assert names() == ["alice"]
