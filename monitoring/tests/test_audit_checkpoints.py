@@ -157,6 +157,15 @@ def test_a_trail_that_was_cut_is_not_papered_over() -> None:
     assert not AuditEvent.objects.all().unsealed().exists(), "sealing goes on meanwhile"
 
 
+def test_moved_away_as_the_docs_say_they_are_begun_anew() -> None:
+    sealed(1, 1, 1)
+    cut(1)
+    file().rename(file().with_name("checkpoints-until-2026-01-31.jsonl"))
+    sealed(1)
+    assert seals_in_file() == [2]
+    verified()
+
+
 # --- The key -----------------------------------------------------------------------------------
 
 
