@@ -20,7 +20,7 @@ from monitoring.backups.manifest import FILES, KEYS, File
 
 FOLDERS = ("audit",)  # of DATA_DIR: the audit trail's checkpoints and archives
 _KEY_FILES = "*.key"  # in these folders; secrets like those of `.env`
-_SECRETS = ("SECRET_KEY", "AUDIT_KEY", "ENGINE_API_KEY", "METRICS_TOKEN")
+_SECRETS = ("SECRET_KEY", "AUDIT_KEY", "AUDIT_SIGNING_KEY", "ENGINE_API_KEY", "METRICS_TOKEN")
 # Data made with these cannot be read or checked with others.
 _PRINTED = ("SECRET_KEY", "AUDIT_KEY")
 _PRINT_BYTES = 8

@@ -23,7 +23,7 @@ from monitoring.backups import checking
 from monitoring.backups.database import Snapshot, kind
 from monitoring.backups.errors import BackupFailed
 from monitoring.backups.manifest import Manifest
-from monitoring.models import AuditEvent, BackupRecord, Instance
+from monitoring.models import AuditEvent, AuditSeal, BackupRecord, Instance
 from monitoring.tests.trail import record, sealed
 from tests.backing_up import (
     add_user,
@@ -353,3 +353,32 @@ def test_only_a_database_that_was_kept_can_be_gone_back_to(own_database: str, na
     with pytest.raises(CommandError, match="Add --yes"):
         call_command("restore", undo=name)
     assert names() == ["alice"]
+
+
+def texts_of_checkpoints(settings: Settings) -> str:
+    return Path(settings.AUDIT_DIR, "checkpoints.jsonl").read_text()
+
+
+@pytest.mark.parametrize("is_wiped", [False, True])
+def test_the_audit_trail_is_sound_after_a_restore(
+    own_database: str, settings: Settings, is_wiped: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.AUDIT_DIR = settings.DATA_DIR / "audit"
+    audit.record("user.renamed", actor_id=None)
+    audit_sealing.seal_audit()
+    audit.record("user.renamed", actor_id=None)
+    path = back_up()
+    call_command("verify_backup", str(path))
+    newest = AuditSeal.objects.get()
+    told = f"ends with event {AuditEvent.objects.latest('id').id - 1}; seal 1, {newest.chain.hex()}"
+    assert told in capsys.readouterr().out
+    audit_sealing.seal_audit()
+    assert '"seal":2' in texts_of_checkpoints(settings)
+    if is_wiped:
+        wipe(own_database)
+    restore(path)
+    assert '"seal":2' not in texts_of_checkpoints(settings)
+    call_command("verify_audit")
+    audit_sealing.seal_audit()
+    call_command("verify_audit")
+    assert AuditSeal.objects.count() == 2
