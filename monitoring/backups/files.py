@@ -99,18 +99,17 @@ class Unpacked:
                 file.write(block)
         self.files.append(_as_file(name, seen))
 
-    def put_in_place(self, *, stamp: str) -> list[Path]:
-        """Give each folder its place, the present one being kept aside; keys are put where nothing
-        uses them. What was made."""
-        made = []
+    def put_in_place(self, *, stamp: str) -> None:
+        """Give each folder its place, the present one being kept aside. Keys stay unpacked: see
+        `put_keys`."""
         for name in FOLDERS:
             change_folder(name, self._folder / FILES / name, stamp=stamp)
-        keys = self._folder / KEYS
-        if keys.is_dir():
-            target = settings.DATA_DIR / f"keys-of-backup-{stamp}"
-            keys.rename(target)
-            made.append(target)
-        return made
+
+    def put_keys(self, *, stamp: str) -> Path:
+        """Put keys where nothing uses them by itself: the folder."""
+        target: Path = settings.DATA_DIR / f"keys-of-backup-{stamp}"
+        (self._folder / KEYS).rename(target)
+        return target
 
 
 def change_folder(name: str, successor: Path, *, stamp: str) -> None:
