@@ -34,7 +34,9 @@ def made(*, with_keys: bool = False) -> tuple[Path, Manifest]:
 
 
 def restore(path: Path, *, keep_sessions: bool = False) -> Restored:
-    return restoring.restore(path, keep_sessions=keep_sessions, tell=ignore)
+    return restoring.restore(
+        path, keep_sessions=keep_sessions, accept_other_keys=False, tell=ignore
+    )
 
 
 def add_user(name: str) -> User:

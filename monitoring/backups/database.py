@@ -24,6 +24,8 @@ class Snapshot(Protocol):
 
     def fetch(self, statement: str) -> list[tuple[Any, ...]]: ...
 
+    def holds(self, table: str) -> bool: ...
+
     def write(self, archive: ArchiveWriter) -> list[Table]:
         """Add its entries. What each table held, of the same moment."""
 

@@ -27,5 +27,9 @@ class NewerBackup(BackupRefused):
     """It was made by a version that knows more than this one."""
 
 
+class OtherKeys(BackupRefused):
+    """The secrets of the server are not those that the data was written with."""
+
+
 class DatabaseInUse(BackupError):
     """Something is still running on the database that is to be replaced."""

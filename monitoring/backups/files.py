@@ -20,7 +20,7 @@ from monitoring.backups.manifest import FILES, KEYS, File
 
 FOLDERS = ("audit",)  # of DATA_DIR: the audit trail's checkpoints and archives
 _KEY_FILES = "*.key"  # in these folders; secrets like those of `.env`
-_SECRETS = ("SECRET_KEY", "AUDIT_KEY", "ENGINE_API_KEY", "METRICS_TOKEN")
+_SECRETS = ("SECRET_KEY", "AUDIT_KEY", "AUDIT_SIGNING_KEY", "ENGINE_API_KEY", "METRICS_TOKEN")
 # Data made with these cannot be read or checked with others.
 _PRINTED = ("SECRET_KEY", "AUDIT_KEY")
 _PRINT_BYTES = 8
@@ -99,18 +99,17 @@ class Unpacked:
                 file.write(block)
         self.files.append(_as_file(name, seen))
 
-    def put_in_place(self, *, stamp: str) -> list[Path]:
-        """Give each folder its place, the present one being kept aside; keys are put where nothing
-        uses them. What was made."""
-        made = []
+    def put_in_place(self, *, stamp: str) -> None:
+        """Give each folder its place, the present one being kept aside. Keys stay unpacked: see
+        `put_keys`."""
         for name in FOLDERS:
             change_folder(name, self._folder / FILES / name, stamp=stamp)
-        keys = self._folder / KEYS
-        if keys.is_dir():
-            target = settings.DATA_DIR / f"keys-of-backup-{stamp}"
-            keys.rename(target)
-            made.append(target)
-        return made
+
+    def put_keys(self, *, stamp: str) -> Path:
+        """Put keys where nothing uses them by itself: the folder."""
+        target: Path = settings.DATA_DIR / f"keys-of-backup-{stamp}"
+        (self._folder / KEYS).rename(target)
+        return target
 
 
 def change_folder(name: str, successor: Path, *, stamp: str) -> None:

@@ -36,7 +36,9 @@ Tell = Callable[[str], None]
 SUFFIX = ".backup"
 PATTERN = f"{PRODUCT}-*{SUFFIX}"
 _UNFINISHED = ".partial"
-_AUDIT_HEAD = "SELECT id, digest FROM monitoring_auditevent ORDER BY id DESC LIMIT 1"
+_EVENTS, _SEALS = "monitoring_auditevent", "monitoring_auditseal"
+_NEWEST_EVENT = f"SELECT id, digest FROM {_EVENTS} ORDER BY id DESC LIMIT 1"  # noqa: S608
+_NEWEST_SEAL = f"SELECT id, chain FROM {_SEALS} ORDER BY id DESC LIMIT 1"  # noqa: S608
 
 log = structlog.get_logger(__name__)
 
@@ -103,8 +105,16 @@ def _about(snapshot: Snapshot, header: dict[str, str], *, with_keys: bool) -> Ab
 
 
 def _audit_head(snapshot: Snapshot) -> AuditHead | None:
-    rows = snapshot.fetch(_AUDIT_HEAD)
-    return AuditHead(id=rows[0][0], digest=bytes(rows[0][1]).hex()) if rows else None
+    events = snapshot.fetch(_NEWEST_EVENT)
+    seals = snapshot.fetch(_NEWEST_SEAL) if snapshot.holds(_SEALS) else []  # not in old tables
+    if not events:
+        return None
+    return AuditHead(
+        id=events[0][0],
+        digest=bytes(events[0][1]).hex(),
+        seal=seals[0][0] if seals else None,
+        chain=bytes(seals[0][1]).hex() if seals else None,
+    )
 
 
 @contextlib.contextmanager

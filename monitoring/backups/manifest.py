@@ -33,15 +33,19 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditHead:
+    """The newest row of the audit trail, and the newest seal: to compare with checkpoints that are
+    kept elsewhere. Digests are in hexadecimal."""
+
     id: int
     digest: str
+    seal: int | None
+    chain: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class About:
     """`layout` is what the kind of database needs to read its entries again. `key_prints` tells
-    whether the secrets of the server are still those that the data was written with. `audit_head`
-    is the newest row of the audit trail: its id and its digest in hexadecimal."""
+    whether the secrets of the server are still those that the data was written with."""
 
     product: str
     version: str

@@ -71,6 +71,9 @@ class CopySnapshot:
         found: list[tuple[Any, ...]] = self._cursor.fetchall()
         return found
 
+    def holds(self, table: str) -> bool:
+        return any(table == each.name for each in self._tables)
+
     def write(self, archive: ArchiveWriter) -> list[Table]:
         written = []
         for table in self._tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from monitoring.backups.errors import BackupFailed, DamagedBackup, ForeignBackup
 from monitoring.backups.files import Unpacked
 from monitoring.backups.manifest import (
     ABOUT,
+    KEYS,
     MANIFEST,
     PRODUCT,
     About,
@@ -70,6 +72,16 @@ class Backup:
         if wrong:
             raise DamagedBackup(f"What the backup gives is not what was saved: {'; '.join(wrong)}.")
         return manifest
+
+    def unpack_keys(self, files: Unpacked) -> None:
+        """The keys alone, once everything has been read. Raises BackupFailed if it has none."""
+        if not self.about.has_keys:
+            raise BackupFailed("There are no keys in this backup: it was made without --with-keys.")
+        for name, blocks in self._entries:
+            if name.startswith(KEYS):
+                files.load(name, blocks)
+            else:
+                collections.deque(blocks, maxlen=0)  # read, and let go
 
 
 @contextlib.contextmanager

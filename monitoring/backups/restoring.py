@@ -16,7 +16,7 @@ from django.utils import timezone
 from monitoring import audit
 from monitoring.backups import afterwards, files, schema
 from monitoring.backups.database import as_default, is_there, kind
-from monitoring.backups.errors import BackupError, BackupFailed
+from monitoring.backups.errors import BackupError, BackupFailed, OtherKeys
 from monitoring.backups.failures import EXPECTED, explain
 from monitoring.backups.manifest import About, Manifest
 from monitoring.backups.reading import Backup, opened
@@ -47,13 +47,14 @@ class Restored:
     aside: str
     undone: Undone
     changed_keys: list[str]
-    keys_in: list[Path]
 
 
-def restore(path: Path, *, keep_sessions: bool, tell: Tell) -> Restored:
+def restore(path: Path, *, keep_sessions: bool, accept_other_keys: bool, tell: Tell) -> Restored:
     """Raises BackupRefused or DatabaseInUse with nothing changed, or BackupFailed."""
     try:
         with opened(path) as backup:
+            if not accept_other_keys:
+                _refuse_other_keys(backup.about)
             return _restore(backup, path.name, keep_sessions=keep_sessions, tell=tell)
     except BackupError:
         raise
@@ -65,6 +66,33 @@ def describe(path: Path) -> About:
     """What a backup says of itself. Raises BackupRefused."""
     with opened(path) as backup:
         return backup.about
+
+
+def take_out_keys(path: Path) -> Path:
+    """The folder that the keys in a backup were put into; nothing else is touched."""
+    try:
+        with opened(path) as backup, scratch_folder() as folder:
+            unpacked = files.Unpacked(folder)
+            backup.unpack_keys(unpacked)
+            made = unpacked.put_keys(stamp=_stamp())
+    except BackupError:
+        raise
+    except EXPECTED as error:
+        raise BackupFailed(explain(error)) from error
+    return made
+
+
+def _refuse_other_keys(about: About) -> None:
+    """What is written from now on, the restore's own row in the audit trail first, would not fit to
+    what is there."""
+    if changed := files.changed_keys(about.key_prints):
+        names = " and ".join(changed)
+        how = "`restore FILE --only-keys` takes them out of it. " if about.has_keys else ""
+        raise OtherKeys(
+            f"{names}: another one than when this backup was made. Put the old one into `.env`"
+            f" first. {how}If it is lost, add --other-keys: then the audit trail from before cannot"
+            " be verified, and API keys of engines have to be entered again."
+        )
 
 
 def go_back(aside: str) -> str:
@@ -95,7 +123,7 @@ def _restore(backup: Backup, name: str, *, keep_sessions: bool, tell: Tell) -> R
             _prepare(name, about, keep_sessions=keep_sessions, tell=tell)
         tell("Putting it in place of the present database, which is kept aside …")
         aside = scratch.take_over(stamp=stamp)
-        keys_in = unpacked.put_in_place(stamp=stamp)
+        unpacked.put_in_place(stamp=stamp)
     log.info("backup_restored", file=name, aside=aside)
     return Restored(
         about=about,
@@ -103,7 +131,6 @@ def _restore(backup: Backup, name: str, *, keep_sessions: bool, tell: Tell) -> R
         aside=aside,
         undone=undone,
         changed_keys=files.changed_keys(about.key_prints),
-        keys_in=keys_in,
     )
 
 

@@ -51,6 +51,9 @@ class FileSnapshot:
         with _opened(self._path, mode="ro") as database:
             return database.execute(statement).fetchall()
 
+    def holds(self, table: str) -> bool:
+        return (table,) in self.fetch("SELECT name FROM sqlite_master WHERE type = 'table'")
+
     def write(self, archive: ArchiveWriter) -> list[Table]:
         with self._path.open("rb") as file:
             archive.add_file(_ENTRY, file)

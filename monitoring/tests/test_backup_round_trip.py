@@ -23,7 +23,8 @@ from monitoring.backups import checking
 from monitoring.backups.database import Snapshot, kind
 from monitoring.backups.errors import BackupFailed
 from monitoring.backups.manifest import Manifest
-from monitoring.models import AuditEvent, BackupRecord, Instance
+from monitoring.backups.restoring import take_out_keys
+from monitoring.models import AuditEvent, AuditSeal, BackupRecord, Instance
 from monitoring.tests.trail import record, sealed
 from tests.backing_up import (
     add_user,
@@ -258,7 +259,7 @@ def test_the_machine_keeps_the_key_that_it_signs_with(settings: Settings) -> Non
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     path, manifest = made(with_keys=True)
     assert "keys/audit/signing.key" in {file.name for file in manifest.files}
-    (folder,) = restore(path).keys_in
+    folder = take_out_keys(path)
     assert (folder / "audit" / "signing.key").read_text() == "secret"
 
 
@@ -270,7 +271,7 @@ def test_keys_are_in_it_only_when_asked_for(settings: Settings, tmp_path: Path) 
     path, manifest = made(with_keys=True)
     named = {file.name for file in manifest.files}
     assert {"keys/.env", "keys/SECRET_KEY", "keys/AUDIT_KEY", "keys/JWT_SIGNING_KEYS"} <= named
-    (folder,) = restore(path).keys_in
+    folder = take_out_keys(path)
     assert (folder / "AUDIT_KEY").read_text() == settings.AUDIT_KEY
     assert (folder / ".env").read_text() == "SECRET_KEY=x\n"
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
@@ -278,10 +279,32 @@ def test_keys_are_in_it_only_when_asked_for(settings: Settings, tmp_path: Path) 
     assert settings.DOTENV_FILE.read_text() == "SECRET_KEY=x\n"
 
 
-def test_other_keys_than_the_data_was_written_with_are_told(settings: Settings) -> None:
-    path = back_up()
-    settings.AUDIT_KEY = settings.AUDIT_KEY[::-1]
-    assert restore(path).changed_keys == ["AUDIT_KEY"]
+def test_other_keys_than_the_data_was_written_with_are_refused_first(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_user("alice")
+    path, former = back_up(with_keys=True), settings.AUDIT_KEY
+    add_user("bob")
+    settings.AUDIT_KEY = former[::-1]
+    with pytest.raises(CommandError, match=r"AUDIT_KEY: another one .* --only-keys"):
+        call_command("restore", str(path), yes=True)
+    call_command("restore", str(path), only_keys=True)
+    (folder,) = settings.DATA_DIR.glob("keys-of-backup-*")
+    assert str(folder) in capsys.readouterr().out
+    assert (folder / "AUDIT_KEY").read_text() == former
+    assert names() == ["alice", "bob"]
+    assert leftovers() == []
+    settings.AUDIT_KEY = (folder / "AUDIT_KEY").read_text()
+    call_command("restore", str(path), yes=True)
+    assert names() == ["alice"]
+    settings.AUDIT_KEY = former[::-1]
+    call_command("restore", str(path), yes=True, other_keys=True)
+    assert "AUDIT_KEY is another one" in capsys.readouterr().out
+
+
+def test_a_backup_without_keys_says_so() -> None:
+    with pytest.raises(CommandError, match="without --with-keys"):
+        call_command("restore", str(back_up()), only_keys=True)
 
 
 def test_who_is_who_survives(own_database: str) -> None:
@@ -353,3 +376,32 @@ def test_only_a_database_that_was_kept_can_be_gone_back_to(own_database: str, na
     with pytest.raises(CommandError, match="Add --yes"):
         call_command("restore", undo=name)
     assert names() == ["alice"]
+
+
+def texts_of_checkpoints(settings: Settings) -> str:
+    return Path(settings.AUDIT_DIR, "checkpoints.jsonl").read_text()
+
+
+@pytest.mark.parametrize("is_wiped", [False, True])
+def test_the_audit_trail_is_sound_after_a_restore(
+    own_database: str, settings: Settings, is_wiped: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.AUDIT_DIR = settings.DATA_DIR / "audit"
+    audit.record("user.renamed", actor_id=None)
+    audit_sealing.seal_audit()
+    audit.record("user.renamed", actor_id=None)
+    path = back_up()
+    call_command("verify_backup", str(path))
+    newest = AuditSeal.objects.get()
+    told = f"ends with event {AuditEvent.objects.latest('id').id - 1}; seal 1, {newest.chain.hex()}"
+    assert told in capsys.readouterr().out
+    audit_sealing.seal_audit()
+    assert '"seal":2' in texts_of_checkpoints(settings)
+    if is_wiped:
+        wipe(own_database)
+    restore(path)
+    assert '"seal":2' not in texts_of_checkpoints(settings)
+    call_command("verify_audit")
+    audit_sealing.seal_audit()
+    call_command("verify_audit")
+    assert AuditSeal.objects.count() == 2

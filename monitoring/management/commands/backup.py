@@ -41,6 +41,6 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         size = path.stat().st_size
         self.stdout.write(
-            f"{path}: {len(manifest.tables)} tables, {manifest.rows} rows,"
-            f" {len(manifest.files)} files, {size / _MIB:.1f} MiB."
+            f"{path}: {size / _MIB:.1f} MiB; {manifest.rows} rows in {len(manifest.tables)} tables,"
+            f" files beside them: {len(manifest.files)}."
         )

@@ -32,10 +32,24 @@ class Command(BaseCommand):
             help="leave logins as the backup has them, those revoked since then included",
         )
 
+        parser.add_argument(
+            "--only-keys",
+            action="store_true",
+            help="take the keys out of the backup, and touch nothing else",
+        )
+        parser.add_argument(
+            "--other-keys",
+            action="store_true",
+            help="also with other secrets than the data was written with, which are lost",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             if options["undo"]:
                 self._undo(options["undo"], is_meant=options["yes"])
+            elif options["only_keys"]:
+                folder = restoring.take_out_keys(Path(options["file"]))
+                self.stdout.write(f"The keys of the backup are in {folder}; nothing uses them yet.")
             else:
                 self._restore(Path(options["file"]), options)
         except BackupError as error:
@@ -55,7 +69,10 @@ class Command(BaseCommand):
                 " made this backup. What came later is kept aside. Add --yes to do it."
             )
         done = restoring.restore(
-            path, keep_sessions=options["keep_sessions"], tell=self.stdout.write
+            path,
+            keep_sessions=options["keep_sessions"],
+            accept_other_keys=options["other_keys"],
+            tell=self.stdout.write,
         )
         self.stdout.write(self.style.SUCCESS(f"Restored to {done.about.created_at}."))
         if done.aside:
@@ -63,8 +80,6 @@ class Command(BaseCommand):
                 f"The database before is kept as {done.aside}. To go back to it:"
                 f" manage.py restore --undo {done.aside} --yes"
             )
-        for folder in done.keys_in:
-            self.stdout.write(f"The keys of the backup are in {folder}; nothing uses them yet.")
         for name in done.changed_keys:
             self.stdout.write(
                 self.style.WARNING(

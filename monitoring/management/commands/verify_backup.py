@@ -36,6 +36,9 @@ class Command(BaseCommand):
             f"Good: all {len(checked.manifest.tables)} tables are as they were on"
             f" {checked.about.created_at}, {checked.manifest.rows} rows."
         )
+        if head := checked.about.audit_head:
+            seal = f"seal {head.seal}, {head.chain}" if head.seal else "no seal yet"
+            self.stdout.write(f"Its audit trail ends with event {head.id}; {seal}.")
         if not checked.is_on_record:
             self.stdout.write("(Not on record: the database cannot be written to.)")
 
