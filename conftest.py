@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -22,6 +23,7 @@ from consciousness.admission import admission
 from monitoring import append_only
 from monitoring.awareness import awareness
 from monitoring.governor import GovernorState
+from tests import own_databases
 from tests.hashers import CheapBCryptSHA256PasswordHasher
 from tests.log_capture import LogCapture, captured_logs
 from tests.stub_engine import StubEngine
@@ -95,6 +97,19 @@ def stub(settings: Settings) -> Iterator[StubEngine]:
         settings.ENGINE_URL = engine.url
         settings.ENGINE_API_KEY = engine.api_key
         yield engine
+
+
+@pytest.fixture
+def own_database(transactional_db: None, tmp_path: Path, settings: Settings) -> Iterator[str]:
+    """The name of a database that is the default one during the test and may be replaced, with a
+    DATA_DIR, a BACKUP_DIR and a BACKUP_KEY."""
+    settings.DATA_DIR = tmp_path / "data"
+    settings.DATA_DIR.mkdir()
+    settings.BACKUP_DIR = settings.DATA_DIR / "backups"
+    settings.AUDIT_DIR = settings.DATA_DIR / "audit"
+    settings.BACKUP_KEY = own_databases.KEY
+    with own_databases.new_database(settings.DATA_DIR) as name, own_databases.using(name):
+        yield name
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import structlog
 from django.conf import LazySettings
 from django.core.exceptions import ImproperlyConfigured
 from gunicorn.glogging import Logger
@@ -53,7 +52,6 @@ class JSONLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
         if isinstance(error, ParseException):
             # gunicorn quotes the request line or header it refused; either may hold a secret.
             msg, args = "Invalid request: %s", (type(error).__name__,)
-            structlog.contextvars.clear_contextvars()  # of the thread's last request, not of this
         super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:

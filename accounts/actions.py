@@ -30,3 +30,13 @@ ACTIONS = {
     "key.created": "An API key was made.",
     "key.revoked": "An API key was revoked.",
 }
+
+# What a backup from before does not know, and nobody would notice.
+TO_DO_AGAIN_AFTER_A_RESTORE = {
+    "user.erased": "Erase these accounts again",
+    "user.disabled": "Disable these accounts again",
+    "key.revoked": "Revoke these API keys again",
+    "password.changed": "These accounts have their former password again",
+    "password.reset": "These accounts have the password again that was reset",
+    "password.set_by_staff": "These accounts have the password again that was replaced",
+}

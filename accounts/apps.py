@@ -13,11 +13,15 @@ class AccountsConfig(AppConfig):
         from accounts import authentication as authentication  # registers its OpenAPI extension
         from accounts.holdings import holdings
         from accounts.maintenance import flush_admin_log, flush_credentials, flush_mails
+        from accounts.services import end_everybodys_sessions
         from accounts.stored import read_mails, read_users
         from monitoring import audit, jobs, personal_data
+        from monitoring.backups import afterwards
         from monitoring.stored import KEEP_COUNTS_S, stored
 
         audit.register(actions.ACTIONS)
+        afterwards.register("sessions and mailed links ended", end_everybodys_sessions)
+        afterwards.mind(actions.TO_DO_AGAIN_AFTER_A_RESTORE)
         for holding in holdings():
             personal_data.register(holding)
         stored.register("mails", read_mails)

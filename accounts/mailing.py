@@ -75,7 +75,8 @@ def enqueue(kind: Kind, address: str, **fields: Any) -> Mail:
         raise MailQueueFull(retry_after_s=60)
     # One spelling of what mail servers take for the same address, so that mails can be counted.
     address = unicodedata.normalize("NFKC", address)
-    return Mail.objects.create(kind=kind, address=address, **fields)
+    request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+    return Mail.objects.create(kind=kind, address=address, request_id=request_id, **fields)
 
 
 def is_any_due() -> bool:
@@ -88,13 +89,15 @@ def send_due() -> int:
     connection = get_connection(fail_silently=False)
     try:
         for mail in _claimed():
-            try:
-                sent += _send(mail, connection)
-            except _FAULTS_OF_ONE_MAIL as error:
-                _postpone(mail, error)
-            except OSError as error:  # the server's: away, or refusing us; SMTPException is one
-                _postpone(mail, error)
-                break
+            # Found by the id of the request that asked for it, from there to here.
+            with structlog.contextvars.bound_contextvars(request_id=mail.request_id):
+                try:
+                    sent += _send(mail, connection)
+                except _FAULTS_OF_ONE_MAIL as error:
+                    _postpone(mail, error)
+                except OSError as error:  # the server's: away, or refusing us; SMTPException is one
+                    _postpone(mail, error)
+                    break
             if time.monotonic() > until_s:
                 break
     finally:

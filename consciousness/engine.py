@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 import functools
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 import orjson
+import structlog
 from django.conf import settings
 
 from consciousness import bundled_model
@@ -90,6 +92,17 @@ class Prompt:
         }
 
 
+def _name_request(call: httpx2.Request) -> None:
+    """Tell the engine which of our requests it works for, so that its log can be found by that.
+
+    With a number of the call's own: callers may send the same id twice, and vLLM takes ours for its
+    own, which must be unique (vllm-project/vllm#10583).
+    """
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    if request_id:
+        call.headers["X-Request-ID"] = f"{request_id}-{uuid.uuid4().hex[:8]}"
+
+
 class Engine:
     """One upstream. Safe to share between threads."""
 
@@ -108,6 +121,7 @@ class Engine:
                 follow_redirects=False,
                 trust_env=False,  # no proxy from the environment may see a prompt
                 transport=PinningTransport(connections),
+                event_hooks={"request": [_name_request]},
             )
         except httpx2.InvalidURL as error:
             raise errors.EngineMisconfigured from error

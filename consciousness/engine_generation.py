@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import queue
 import socket
@@ -85,7 +86,9 @@ class Generation:
         self._has_answered = False
         self._is_late = False
         self._started_s = self._last_s = time.monotonic()
-        self._reader = threading.Thread(target=self._read, name="engine-reader", daemon=True)
+        # With the request's id, which the engine and what is logged here are to name.
+        read_with_context = functools.partial(contextvars.copy_context().run, self._read)
+        self._reader = threading.Thread(target=read_with_context, name="engine-reader", daemon=True)
         self._reader.start()
 
     @property

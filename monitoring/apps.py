@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.apps import AppConfig
 from django.conf import settings
 
@@ -8,12 +10,46 @@ class MonitoringConfig(AppConfig):
     name = "monitoring"
 
     def ready(self) -> None:
-        from monitoring import health, job_metrics, personal_data, probes
+        from monitoring import (
+            actions,
+            audit,
+            audit_archiving,
+            audit_metrics,
+            audit_sealing,
+            health,
+            job_metrics,
+            jobs,
+            personal_data,
+            probes,
+        )
+        from monitoring.backups import readings, schedule
         from monitoring.holdings import audit_events
         from monitoring.stored import stored
 
+        audit.register(actions.ACTIONS)
+        stored.register("backups", readings.read)
+        if settings.BACKUP_DIR:
+            jobs.register(
+                "backup",
+                schedule.run_due,
+                interval=schedule.LOOK_EVERY,
+                lease=schedule.LEASE,
+            )
         personal_data.register(audit_events())
         stored.register("jobs", job_metrics.read)
         health.registry.register("database", probes.ask_database)
         if settings.REDIS_URL:
             health.registry.register("cache", probes.ask_cache)
+        jobs.register(
+            "seal_audit",
+            audit_sealing.seal_audit,
+            interval=timedelta(seconds=10),
+            is_needed=audit_sealing.is_needed,
+        )
+        jobs.register(
+            "archive_audit",
+            audit_archiving.archive_audit,
+            interval=timedelta(days=1),
+            lease=timedelta(hours=1),
+        )
+        stored.register("audit", audit_metrics.read)

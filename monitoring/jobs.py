@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -59,10 +60,15 @@ def all_jobs() -> list[Job]:
     return list(_jobs.values())
 
 
+def named_in_log(job: Job) -> AbstractContextManager[None]:
+    """What is logged meanwhile has the job's name and an id of this one run."""
+    return structlog.contextvars.bound_contextvars(job=job.name, run_id=str(uuid.uuid4()))
+
+
 def run_if_due(job: Job, *, even_if_not_due: bool = False) -> int | None:
     """Run `job` unless another worker has it or it is not due: what it dealt with, else None.
 
-    A job's own failure is logged, noted on its lease and raised.
+    A job's own failure is noted on its lease and raised.
     """
     if not even_if_not_due and not _is_wanted(job):
         return None

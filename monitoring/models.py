@@ -1,12 +1,13 @@
-"""Leases of periodic jobs, and the audit trail's rows."""
+"""Leases of periodic jobs; the audit trail, its seals and archives; records of backups."""
 
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Self
 
-from django.db import models
-from django.db.models import Q
+from django.db import connection, models
+from django.db.models import F, Q
 from django.utils import timezone
 
 
@@ -59,8 +60,79 @@ class JobLease(models.Model):
         return self.name
 
 
+class AuditSeal(models.Model):
+    """A batch of events, tied to all batches before it; see monitoring/audit_chain.py.
+
+    Made once and never changed; deleted with its events once both are in an archive file.
+    """
+
+    id = models.BigIntegerField(primary_key=True)  # 1, 2, 3 …: a missing one shows
+    first_id = models.BigIntegerField()
+    last_id = models.BigIntegerField()
+    count = models.PositiveIntegerField()
+    ids = models.JSONField()  # [[first, last], …]: exactly the events in it
+    sealed_at = models.DateTimeField()
+    contents = models.BinaryField(max_length=32)
+    chain = models.BinaryField(max_length=32)
+    digest = models.BinaryField(max_length=32)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(id__gte=1, count__gte=1, last_id__gte=F("first_id")),
+                name="audit_seal_holds_events",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"Seal {self.pk}: {self.count} events up to {self.last_id}"
+
+
+class AuditArchive(models.Model):
+    """A file that holds old seals with their events, which are deleted from the tables."""
+
+    first_seal = models.BigIntegerField(unique=True)
+    last_seal = models.BigIntegerField(unique=True)
+    last_id = models.BigIntegerField()  # the newest event in it
+    count = models.PositiveBigIntegerField()
+    chain = models.BinaryField(max_length=32)  # of its last seal: the next one goes on from it
+    file_name = models.CharField(max_length=100)
+    file_digest = models.BinaryField(max_length=32)  # SHA-256
+    size_bytes = models.PositiveBigIntegerField()
+    archived_at = models.DateTimeField()
+    digest = models.BinaryField(max_length=32)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(last_seal__gte=F("first_seal")), name="audit_archive_holds_seals"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.file_name
+
+
+class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
+    def next_id(self) -> int:
+        """The id of the row to be inserted next. Inside a transaction that then does so: SQLite
+        lets nobody else write until it ends, PostgreSQL gives each caller another one."""
+        table = self.model._meta.db_table
+        with connection.cursor() as cursor:
+            if connection.vendor == "postgresql":
+                cursor.execute("SELECT nextval(pg_get_serial_sequence(%s, 'id'))", [table])
+                return int(cursor.fetchone()[0])
+            cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [table])
+            row = cursor.fetchone()
+            return int(row[0]) + 1 if row else 1
+
+    def unsealed(self) -> Self:
+        return self.filter(seal=None)
+
+
 class AuditEvent(models.Model):
-    """One deed. Rows are only ever added: triggers in the database refuse the rest.
+    """One deed. Rows are only ever added, and sealed once: triggers in the database refuse the
+    rest.
 
     Whom it is about is an id and no foreign key: the row outlives the person's data.
     """
@@ -73,12 +145,87 @@ class AuditEvent(models.Model):
     detail = models.JSONField(default=dict)
     request_id = models.CharField(max_length=64, blank=True, default="")
     digest = models.BinaryField(max_length=32)
+    seal = models.ForeignKey(
+        AuditSeal, null=True, on_delete=models.PROTECT, related_name="events", db_index=False
+    )
+
+    objects = AuditEventQuerySet.as_manager()
 
     class Meta:
         indexes = [
-            models.Index(fields=["actor_id", "-id"], name="audit_by_actor"),
-            models.Index(fields=["subject_id", "-id"], name="audit_by_subject"),
+            models.Index(fields=["seal", "id"], name="audit_by_seal"),
+            # PostgreSQL does not take the one above for "without a seal, by id".
+            models.Index(fields=["id"], condition=Q(seal=None), name="audit_unsealed"),
+            # The list by each of its filters, newest first.
+            models.Index(fields=["-at", "-id"], name="audit_by_time"),
+            models.Index(fields=["action", "-at"], name="audit_by_action"),
+            models.Index(fields=["actor_id", "-at"], name="audit_by_actor"),
+            models.Index(fields=["subject_id", "-at"], name="audit_by_subject"),
+            models.Index(fields=["request_id", "-at"], name="audit_by_request"),
         ]
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S} {self.action}"
+
+
+class InstanceManager(models.Manager["Instance"]):
+    def its_id(self) -> str:
+        return str(self.get_or_create(pk=Instance.ONLY)[0].id)
+
+
+class Instance(models.Model):
+    """Which platform this is, however many processes and machines it has: one row."""
+
+    ONLY = 1
+
+    only = models.PositiveSmallIntegerField(primary_key=True, default=ONLY)
+    id = models.UUIDField(default=uuid.uuid4, editable=False)
+
+    objects = InstanceManager()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(only=1), name="one_instance")]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class BackupRecordQuerySet(models.QuerySet["BackupRecord"]):
+    def made(self) -> BackupRecordQuerySet:
+        return self.filter(outcome=BackupRecord.Outcome.MADE)
+
+    def made_since(self, moment: datetime) -> BackupRecordQuerySet:
+        return self.made().filter(started_at__gte=moment)
+
+    def delete_older_than(self, age: timedelta) -> int:
+        """At most one an hour is made, so there are never many."""
+        return self.filter(started_at__lt=timezone.now() - age).delete()[0]
+
+
+class BackupRecord(models.Model):
+    """A backup, or the attempt at one. `verified_at`: when it was last restored on trial."""
+
+    ERROR_CHARACTERS = 500
+
+    class Outcome(models.TextChoices):
+        MADE = "made"
+        FAILED = "failed"
+        DAMAGED = "damaged"
+
+    file_name = models.CharField(max_length=255, unique=True)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField()
+    size_bytes = models.PositiveBigIntegerField(default=0)
+    outcome = models.CharField(max_length=10, choices=Outcome.choices)
+    verified_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=ERROR_CHARACTERS, blank=True, default="")
+
+    objects = BackupRecordQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "backup"
+        ordering = ["-started_at"]
+        indexes = [models.Index(fields=["-started_at"], name="backup_newest")]
+
+    def __str__(self) -> str:
+        return self.file_name

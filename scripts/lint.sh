@@ -41,7 +41,8 @@ check migrations-complete settings_env "$bin/python" manage.py makemigrations --
 # any: those migrations may build their indexes under a lock.
 check migrations-safe settings_env "$bin/python" -m tests.servers -- "$bin/python" manage.py \
     lintmigrations --project-root-path . --exclude-apps otp_static otp_totp --warnings-as-errors \
-    --ignore-name 0001_initial --ignore-name 0002_conversations_memory_usage_engines --quiet ignore ok
+    --ignore-name 0001_initial 0002_conversations_memory_usage_engines 0006_audit_seals \
+    --quiet ignore ok
 check deploy production "$bin/python" manage.py check --deploy --fail-level WARNING
 check shell "$bin/shellcheck" scripts/*.sh .ci/run
 check yaml "$bin/yamllint" --strict -c .yamllint.yml deploy

@@ -32,6 +32,11 @@ SECRET_KEY={secret_key}
 JWT_SIGNING_KEYS=k1:{signing_key}
 AUDIT_KEY={audit_key}
 ENGINE_API_KEY={engine_key}
+
+# Backups, daily and beside the data: they help against mistakes and not against a dead disk. Name
+# another disk, and keep a copy of the key elsewhere: without it no backup can be read.
+BACKUP_DIR=backups
+BACKUP_KEY={backup_key}
 """
 
 
@@ -54,6 +59,7 @@ def write_env(path: Path) -> bool:
         signing_key=secrets.token_hex(32),
         audit_key=secrets.token_hex(32),
         engine_key=secrets.token_hex(24),
+        backup_key=secrets.token_hex(32),
     )
     # mkstemp gives mode 600 whatever the umask.
     descriptor, unfinished = tempfile.mkstemp(prefix=".env-", dir=path.parent)

@@ -4,6 +4,7 @@ for whoever has one or where all need one."""
 from __future__ import annotations
 
 import base64
+from http import HTTPStatus
 from typing import Any
 
 import django_otp
@@ -26,6 +27,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from accounts import hashing
 from accounts.services import second_factor
+from monitoring import metrics
 from sovereigncore import ratelimit
 
 
@@ -58,9 +60,13 @@ class SovereignAdminSite(AdminSite):
         if super().has_permission(request) and self._lacks_code(request):
             query = request.GET.urlencode()
             return redirect(f"{reverse('admin:second-factor')}?{query}")
-        if request.method == "POST":
-            hashing.enforce_limit(request, group="auth", rate=settings.RATE_LIMIT_AUTH)
-        return super().login(request, extra_context)
+        if request.method != "POST":
+            return super().login(request, extra_context)
+        hashing.enforce_limit(request, group="auth", rate=settings.RATE_LIMIT_AUTH)
+        response = super().login(request, extra_context)
+        is_in = response.status_code == HTTPStatus.FOUND
+        metrics.LOGINS.labels("ok" if is_in else "refused").inc()
+        return response
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         own = [path("second-factor/", self.second_factor, name="second-factor")]
@@ -113,6 +119,7 @@ class SovereignAdminSite(AdminSite):
             return self._show(request)
         device = second_factor.check_code(user, request.POST.get("code", "")[:40])
         if device is None:
+            metrics.LOGINS.labels("wrong_code").inc()
             return self._show(request, error=second_factor.WrongCode.default_detail)
         django_otp.login(request, device)
         return HttpResponseRedirect(_safe_next(request))

@@ -1,13 +1,14 @@
 """Logging: one event, one line of JSON on standard error, whatever the input held.
 
 Standard error, because commands answer on standard output. Prompts, tokens, secrets and query
-strings must not be passed to a logger; this module does not search for them.
+strings must not be passed to a logger; `redaction` cuts what comes all the same.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from uuid import UUID
 
 import orjson
 import structlog
+
+from sovereigncore import redaction
 
 # JSON escapes the control characters of ASCII, but not DEL, those of Latin-1 (terminals obey
 # them) and the line breaks of Unicode (some readers of logs do).
@@ -28,12 +31,25 @@ _ONLY_JSON = (
 )
 
 
-def _render(_logger: Any, _name: str, event: structlog.types.EventDict) -> str:
-    try:
-        line = orjson.dumps(event, option=_ONLY_JSON)
-    except TypeError:
-        line = orjson.dumps(_encodable(event))
-    return line.decode().translate(_CONTROLS)
+class _Renderer:
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._redactor = redaction.Redactor(secrets)
+
+    def __call__(self, _logger: Any, _name: str, event: structlog.types.EventDict) -> str:
+        event = redaction.cut_fields(event)
+        try:
+            line = orjson.dumps(event, option=_ONLY_JSON)
+        except TypeError:
+            line = orjson.dumps(_encodable(event))
+        return self._redactor.cut(line.decode()).translate(_CONTROLS)
+
+
+def _cut_traceback(
+    _logger: Any, _name: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    if isinstance(event.get("exception"), str):
+        event["exception"] = redaction.cut_traceback(event["exception"])
+    return event
 
 
 def _encodable(value: Any) -> Any:
@@ -65,7 +81,7 @@ _SHARED: list[structlog.types.Processor] = [
 
 
 def configure(options: dict[str, Any]) -> None:
-    """Django's LOGGING_CONFIG: `options` is `settings.LOGGING`, `{"level": "INFO"}`."""
+    """Django's LOGGING_CONFIG: `options` is `settings.LOGGING`, with `level` and `secrets`."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -83,7 +99,8 @@ def configure(options: dict[str, Any]) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                _render,
+                _cut_traceback,
+                _Renderer(options["secrets"]),
             ],
         )
     )

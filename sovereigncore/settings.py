@@ -74,7 +74,12 @@ _PUBLIC_SECRET = "debug-only-and-refused-when-DEBUG-is-false-0123456789"  # noqa
 _DEBUG_ONLY = _PUBLIC_SECRET if DEBUG else None
 SECRET_KEY = env.secret("SECRET_KEY", min_length=50, stand_in=_DEBUG_ONLY)
 AUDIT_KEY = env.secret("AUDIT_KEY", min_length=32, stand_in=_DEBUG_ONLY)
+AUDIT_SIGNING_KEY = env.secret("AUDIT_SIGNING_KEY", min_length=64, stand_in="")
+# A shorter one is on the list of problems already.
+if re.fullmatch("|[0-9a-f]{64}|.{,63}", AUDIT_SIGNING_KEY) is None:
+    env.problems.append("AUDIT_SIGNING_KEY: expected 64 hexadecimal digits in small letters")
 METRICS_TOKEN = env.secret("METRICS_TOKEN", min_length=32, stand_in="")
+BACKUP_KEY = env.secret("BACKUP_KEY", min_length=32, stand_in="")
 JWT_ALGORITHM = env.choice("JWT_ALGORITHM", "HS256", ("HS256", "RS256"))
 _jwt_keys = env.secret(
     "JWT_SIGNING_KEYS",
@@ -247,6 +252,14 @@ CACHES = {
     },
 }
 
+# --- Backups ---------------------------------------------------------------------------------
+_backup_dir = env.text("BACKUP_DIR")
+BACKUP_DIR = DATA_DIR / _backup_dir if _backup_dir else None  # an absolute one stays what it is
+BACKUP_INTERVAL_HOURS = env.integer("BACKUP_INTERVAL_HOURS", 24, at_least=1, at_most=24 * 31)
+BACKUP_KEEP = env.integer("BACKUP_KEEP", 14, at_least=1, at_most=1000)
+if BACKUP_DIR and not BACKUP_KEY:
+    env.problems.append("BACKUP_KEY: required with BACKUP_DIR; backups are never written in clear")
+
 # --- Accounts and tokens ---------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = ["accounts.backends.CanonicalBackend"]
@@ -346,6 +359,8 @@ QUEUE_TIMEOUT_S = env.number("QUEUE_TIMEOUT_S", 20, at_least=0, at_most=600)
 CACHE_TTL_S = env.integer("CACHE_TTL_S", 3600, at_least=0, at_most=30 * 86400)
 CACHE_MAX_ENTRIES = env.integer("CACHE_MAX_ENTRIES", 100_000, at_least=0, at_most=10**8)
 RETENTION_DAYS = env.integer("RETENTION_DAYS", 30, at_least=1, at_most=3650)
+AUDIT_RETENTION_DAYS = env.integer("AUDIT_RETENTION_DAYS", 0, at_least=0, at_most=36500)
+AUDIT_DIR = DATA_DIR / "audit"
 MEMORY_LIMIT = env.integer("MEMORY_LIMIT", 1000, at_least=0, at_most=100_000)
 if WEB_THREADS < QUEUE_LIMIT + ENGINE_SLOTS + 32:
     env.problems.append(
@@ -484,7 +499,16 @@ PROMETHEUS_MULTIPROC_DIR = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
 PROMETHEUS_LATENCY_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, float("inf"))
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 LOGGING_CONFIG = "sovereigncore.logs.configure"
-LOGGING = {"level": LOG_LEVEL}
+LOGGING = {
+    "level": LOG_LEVEL,
+    # Cut out of every line, should anything quote them.
+    "secrets": [
+        *(SECRET_KEY, AUDIT_KEY, BACKUP_KEY, METRICS_TOKEN, ENGINE_API_KEY),
+        EMAIL_HOST_PASSWORD,
+        *(urlsplit(_url).password or "" for _url in (DATABASE_URL, REDIS_URL, EMAIL_URL)),
+        *(_key.partition(":")[2] for _key in _jwt_keys.split(",")),
+    ],
+}
 
 if not DEBUG:
     for _name, _secret in (
@@ -492,6 +516,7 @@ if not DEBUG:
         ("JWT_SIGNING_KEYS", _jwt_keys),
         ("AUDIT_KEY", AUDIT_KEY),
         ("ENGINE_API_KEY", ENGINE_API_KEY),
+        ("BACKUP_KEY", BACKUP_KEY),
     ):
         if _PUBLIC_SECRET in _secret:
             env.problems.append(f"{_name}: everybody knows this one; it is for DEBUG only")

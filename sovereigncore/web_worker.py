@@ -26,6 +26,7 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
+import structlog
 from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
@@ -158,10 +159,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """What gunicorn refuses by itself, in the shape of our other refusals."""
+        structlog.contextvars.clear_contextvars()  # of the thread's last request, not of this one
         for kind, status, code in _REFUSALS:
             if isinstance(exc, kind) and not isinstance(exc, _OUR_OWN_FAULT):
-                self.log.warning("Invalid request: %s", exc)
-                _refuse(client, status, code)
+                request_id = str(uuid.uuid4())
+                with structlog.contextvars.bound_contextvars(request_id=request_id):
+                    self.log.warning("Invalid request: %s", exc)
+                _refuse(client, status, code, request_id)
                 return
         super().handle_error(req, client, addr, exc)
 
@@ -171,8 +175,8 @@ def _limit_writes(client: socket.socket) -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
 
 
-def _refuse(client: socket.socket, status: int, code: str) -> None:
-    phrase, request_id = HTTPStatus(status).phrase, str(uuid.uuid4())
+def _refuse(client: socket.socket, status: int, code: str, request_id: str) -> None:
+    phrase = HTTPStatus(status).phrase
     body = orjson.dumps(
         {
             "type": f"urn:sovereigncore:error:{code}",

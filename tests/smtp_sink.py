@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import email
 import email.policy
 import socketserver
@@ -77,6 +78,9 @@ class _Session(socketserver.StreamRequestHandler):
                 if sink.behaviour is not Behaviour.ACCEPT:
                     return
                 envelope = _Envelope()
+            if verb.upper() == "AUTH" and sink.behaviour is Behaviour.REFUSE_LOGIN:
+                self._say(f"535 no: {_password(argument)}")  # servers have been seen to say it
+                continue
             self._say(_reply(sink, envelope, verb, _address(argument)))
             if verb.upper() == "QUIT":
                 return
@@ -100,7 +104,7 @@ def _reply(sink: SMTPSink, envelope: _Envelope, verb: str, address: str) -> str:
         case "EHLO":
             return "250-sink\r\n250 AUTH PLAIN"
         case "AUTH":
-            return "535 no" if sink.behaviour is Behaviour.REFUSE_LOGIN else "235 welcome"
+            return "235 welcome"
         case "MAIL":
             envelope.sender, envelope.recipients = address, []
             return "250 ok"
@@ -113,6 +117,11 @@ def _reply(sink: SMTPSink, envelope: _Envelope, verb: str, address: str) -> str:
             return "221 bye"
         case _:  # the end of DATA, RSET, NOOP
             return "250 ok"
+
+
+def _password(argument: str) -> str:
+    """What stands last in `PLAIN <base64>`."""
+    return base64.b64decode(argument.partition(" ")[2]).rpartition(b"\0")[2].decode()
 
 
 def _address(argument: str) -> str:

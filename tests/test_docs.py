@@ -45,7 +45,7 @@ def test_every_table_is_on_the_page_that_says_what_bounds_it() -> None:
 
 def test_every_job_is_on_that_page() -> None:
     page = (ROOT / "docs/reference/retention.md").read_text()
-    named = set(re.findall(r"`((?:send|flush|delete|forget|settle)_\w+)`", page))
+    named = set(re.findall(r"`((?:send|flush|delete|forget|settle|seal|archive)_\w+)`", page))
     assert {job.name for job in jobs.all_jobs()} <= named
 
 

@@ -57,5 +57,5 @@ def test_every_env_has_secrets_of_its_own(tmp_path: Path) -> None:
         write_env(tmp_path / name)
         texts.append((tmp_path / name).read_text())
     secrets = [set(re.findall(r"[0-9a-f]{40,}", text)) for text in texts]
-    assert [len(found) for found in secrets] == [4, 4]
+    assert [len(found) for found in secrets] == [5, 5]
     assert secrets[0].isdisjoint(secrets[1])

@@ -64,6 +64,8 @@ class Mail(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.CASCADE)
     registration = models.ForeignKey("Registration", null=True, on_delete=models.CASCADE)
     link = models.ForeignKey("Link", null=True, on_delete=models.SET_NULL)
+    # Of the request that asked for it, for the log.
+    request_id = models.CharField(max_length=64, blank=True, default="", db_default="")
     created_at = models.DateTimeField(default=timezone.now)
     due_at = models.DateTimeField(default=timezone.now)
     attempts = models.PositiveSmallIntegerField(default=0)

@@ -9,13 +9,14 @@ from datetime import timedelta
 import structlog
 from django.conf import settings
 from django.contrib.auth import authenticate
+from django.contrib.sessions.models import Session as BrowserSession
 from django.db import transaction
 from django.db.models import F
 from django.http import HttpRequest
 from django.utils import timezone
 
 from accounts import tokens
-from accounts.models import Session, User
+from accounts.models import Link, Session, User
 from accounts.services import second_factor
 from monitoring import audit, metrics
 from sovereigncore.api import ServiceError
@@ -159,3 +160,12 @@ def end_all_sessions(user: User, *, actor_id: uuid.UUID | None) -> None:
         User.objects.filter(pk=user.pk).update(token_epoch=F("token_epoch") + 1)
         Session.objects.for_user(user).revoke()
         audit.record("user.signed_out", actor_id=actor_id, subject_id=user.id)
+
+
+def end_everybodys_sessions() -> int:
+    """Sign out everybody, browsers too, and end every link in a mail: how many there were. For a
+    restored database, in which what was ended since would hold again."""
+    with transaction.atomic():
+        User.objects.update(token_epoch=F("token_epoch") + 1)
+        ended = Session.objects.all().revoke() + Link.objects.all().revoke()
+        return ended + BrowserSession.objects.all().delete()[0]

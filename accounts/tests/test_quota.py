@@ -30,7 +30,8 @@ def set_quota(api: APIClient, quota: Any, path: str = ALICE) -> Any:
 
 
 def recorded() -> list[dict[str, Any]]:
-    return list(AuditEvent.objects.filter(action="quota.set").values_list("detail", flat=True))
+    events = AuditEvent.objects.filter(action="quota.set").order_by("id")
+    return list(events.values_list("detail", flat=True))
 
 
 def test_nobody_has_one_of_their_own_at_first(as_staff: APIClient, alice: User) -> None:

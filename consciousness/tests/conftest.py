@@ -60,8 +60,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
             # llama.cpp ends a connection that was quiet for five seconds, also under a request.
             limits=httpx2.Limits(max_keepalive_connections=0),
         ) as http:
-            said = (folder / "engine.log").read_text(errors="replace")
-            yield RunningEngine(pid=process.pid, port=port, http=http, said=said)
+            log_path = folder / "engine.log"
+            said = log_path.read_text(errors="replace")
+            yield RunningEngine(pid=process.pid, port=port, http=http, said=said, log_path=log_path)
     finally:
         process.send_signal(signal.SIGTERM)
         code = process.wait(STOP_TIMEOUT_S)

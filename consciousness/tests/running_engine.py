@@ -36,7 +36,8 @@ class RunningEngine:
     pid: int
     port: int
     http: httpx2.Client
-    said: str
+    said: str  # until it was ready
+    log_path: Path
 
     def chat(self, *messages: tuple[str, str], **options: Any) -> dict[str, Any]:
         body = {

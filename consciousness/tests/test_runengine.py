@@ -199,6 +199,24 @@ class TestTheBundledModel:
         )
         assert reply.status_code == httpx2.codes.UNAUTHORIZED
 
+    def test_its_log_tells_neither_keys_nor_what_it_is_asked(self, engine: RunningEngine) -> None:
+        question = {"messages": [{"role": "user", "content": "canary-prompt"}], "max_tokens": 1}
+        for body, key in (
+            (question, ""),
+            (question, "Bearer canary-key"),
+            ({"messages": "canary-prompt"}, ""),
+            ({**question, "response_format": {"type": "canary-prompt"}}, ""),
+            ({"messages": [{"role": "user", "content": "canary-prompt " * 5000}]}, ""),
+        ):
+            headers = {"Authorization": key} if key else {}
+            engine.http.post("/v1/chat/completions", json=body, headers=headers)
+        broken = b'{"messages": "canary-prompt'
+        engine.http.post("/v1/chat/completions", content=broken)
+        told = engine.log_path.read_text(errors="replace")
+        assert "engine ready" in told
+        own_key = engine.http.headers["Authorization"].removeprefix("Bearer ")
+        assert [line for line in told.splitlines() if "canary" in line or own_key in line] == []
+
     def test_an_overlong_prompt_is_refused(self, engine: RunningEngine) -> None:
         body = {"messages": [{"role": "user", "content": "word " * 9000}], "max_tokens": 1}
         reply = engine.http.post("/v1/chat/completions", json=body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from accounts.models import APIKey, Session, User
 from accounts.services import bootstrap_admin, set_active
 from accounts.tests.sessions import LOGOUT, TOKEN, log_in, me, refresh
 from conftest import PASSWORD
-from monitoring import audit
+from monitoring import append_only, audit
 from monitoring.models import AuditEvent
 
 pytestmark = pytest.mark.django_db
@@ -60,6 +61,7 @@ def test_what_the_database_gives_back_verifies(event: AuditEvent) -> None:
 
 
 _OTHER: dict[str, list[Callable[[Any], Any]]] = {
+    "id": [lambda number: number + 1],
     "at": [lambda at: at + timedelta(microseconds=1), lambda at: at - timedelta(days=1)],
     "action": [lambda _: "key.revoked", lambda action: f"{action} "],
     "actor_id": [lambda _: None, lambda _: uuid.uuid4()],
@@ -86,9 +88,9 @@ def test_no_field_can_be_altered_unnoticed(
 
 
 def test_every_field_is_in_the_digest() -> None:
-    """A new column has to be, and has to stand in the table above."""
+    """A new column has to be, and has to stand in the table above. The seal is the chain's."""
     fields = {field.attname for field in AuditEvent._meta.fields}
-    assert fields - {"id", "digest"} == set(_OTHER)
+    assert fields - {"digest", "seal_id"} == set(_OTHER)
 
 
 def test_who_lacks_the_key_cannot_make_one(event: AuditEvent, settings: Any) -> None:
@@ -311,6 +313,9 @@ _STATEMENTS = [
     "UPDATE {table} SET action = 'user.enabled'",
     "UPDATE {table} SET action = action",
     "UPDATE {table} SET id = id + 1",
+    "UPDATE {table} SET seal_id = NULL",
+    "UPDATE {table} SET seal_id = 1, action = 'user.enabled'",
+    "UPDATE {table} SET seal_id = 1, id = id + 1",
     "DELETE FROM {table}",
     "DELETE FROM {table} WHERE id = (SELECT max(id) FROM {table})",
     f"INSERT {_INSERT} WHERE true ON CONFLICT (id) DO UPDATE SET action = excluded.action",
@@ -334,6 +339,7 @@ _STATEMENTS = [
 @pytest.mark.parametrize("statement", _STATEMENTS)
 def test_no_statement_changes_a_row(event: AuditEvent, statement: str) -> None:
     before = row_of(event)
+    connection.check_constraints()  # PostgreSQL truncates no table with checks to come
     with (
         pytest.raises(DatabaseError, match="append-only"),
         transaction.atomic(),
@@ -454,3 +460,27 @@ def test_every_recorded_action_is_registered_and_every_registered_one_recorded()
     unknown = [(where, action) for where, action in recorded if action not in audit.actions()]
     assert unknown == []
     assert {action for _, action in recorded} == set(audit.actions())
+
+
+# --- What was written before digests covered ids ------------------------------------------------
+
+
+def test_rows_of_before_get_a_digest_over_their_id_unless_theirs_does_not_hold() -> None:
+    migration = importlib.import_module("monitoring.migrations.0007_audit_triggers")
+    for _ in range(3):
+        audit.record("key.created", actor_id=uuid.uuid4(), detail={"b": 1, "a": ["x"]})
+    append_only.permit_changes(connection)
+    good, bad, _ = AuditEvent.objects.order_by("id")
+    for event in (good, bad):
+        said = [
+            *(audit.moment(event.at), event.action, str(event.actor_id), event.subject_id),
+            *(event.detail, event.request_id),
+        ]
+        old = migration._keyed(said)
+        AuditEvent.objects.filter(pk=event.pk).update(digest=old)
+    AuditEvent.objects.filter(pk=bad.pk).update(action="key.revoked")
+    migration._cover_ids(apps, None)
+    holds = [
+        bytes(event.digest) == audit.digest(event) for event in AuditEvent.objects.order_by("id")
+    ]
+    assert holds == [True, False, True]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import django
 import pytest
@@ -17,7 +18,8 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.test import APIClient
 
-from accounts.models import User
+from accounts.models import Link, Purpose, User
+from conftest import PASSWORD
 from tests import environment
 from tests.stub_engine import Behaviour, StubEngine
 
@@ -49,7 +51,7 @@ def all_label_values(text: str) -> set[str]:
     return {
         value
         for family in text_string_to_metric_families(text)
-        if family.name.startswith("sovereigncore_")
+        if family.name.startswith(("sovereigncore_", "django_"))
         for point in family.samples
         for value in point.labels.values()
     }
@@ -160,6 +162,38 @@ def test_how_fast_tokens_come_is_told_whoever_reads_them(
     as_alice.post(PROCESS, {"prompt": "Count to 10"})
     assert sample(f"{name}_count") == count + 1
     assert 1 < sample(f"{name}_sum") - total <= 20.5, "20 a second at most: one each 0.05 s"
+
+
+def logins() -> list[float]:
+    outcomes = ("ok", "refused")
+    return [sample("sovereigncore_logins_total", outcome=outcome) for outcome in outcomes]
+
+
+def test_logins_are_counted_at_every_door(anonymous: APIClient, staff: User) -> None:
+    right = {"username": staff.username, "password": PASSWORD}
+    wrong = {**right, "password": "Wrong-Horse-7-Battery"}
+    for path in ("/api/v1/auth/token", "/admin/login/"):
+        before = logins()
+        for form in (wrong, right):
+            body = urlencode(form)
+            anonymous.generic("POST", path, body, "application/x-www-form-urlencoded")
+        assert [now - then for now, then in zip(logins(), before, strict=True)] == [1, 1], path
+
+
+def resets() -> list[float]:
+    outcomes = ("requested", "completed")
+    return [sample("sovereigncore_password_resets_total", outcome=outcome) for outcome in outcomes]
+
+
+def test_resets_are_counted_when_asked_for_and_when_done(anonymous: APIClient, alice: User) -> None:
+    before = resets()
+    for address in (alice.email, "nobody@example.org"):
+        anonymous.post("/api/v1/users/password-reset/request", {"email": address})
+    link = Link.objects.all().issue(Purpose.RESET_PASSWORD, user=alice)
+    for _ in range(2):
+        body = {"token": link.token, "new_password": "Another-Horse-8-Battery"}
+        anonymous.post("/api/v1/users/password-reset/confirm", body)
+    assert [now - then for now, then in zip(resets(), before, strict=True)] == [2, 1]
 
 
 def test_what_runs_is_told(anonymous: APIClient) -> None:

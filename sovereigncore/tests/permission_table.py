@@ -228,6 +228,11 @@ ROUTES: dict[str, Route] = {
     "embeddings": openai_post("embeddings"),
     "models": Route(path="/v1/models", methods=readable(), otherwise=NO_METHOD_FOR_USERS),
     "model": Route(path="/v1/models/{model}", methods=readable(), otherwise=NO_METHOD_FOR_USERS),
+    "audit": Route(
+        path="/api/v1/audit",
+        methods=dict.fromkeys(("GET", "HEAD", "OPTIONS"), FOR_STAFF),
+        otherwise=(401, 403, 403, 405, 401),
+    ),
     "usage": Route(path="/api/v1/usage", methods=readable(), otherwise=NO_METHOD_FOR_USERS),
     "queries-list": Route(
         path="/api/v1/consciousness/queries",
@@ -273,6 +278,18 @@ def admin(path: str, staff: int, superuser: int) -> AdminPage:
     return AdminPage(path=f"/admin/{path}", statuses=(*TO_LOGIN, staff, superuser))
 
 
+def read_only_model(path: str, name: str) -> dict[str, AdminPage]:
+    """All pages of a model that nobody changes there; `{name}` is a row's id."""
+    prefix = f"admin:{path.replace('/', '_')}"
+    return {
+        f"{prefix}_changelist": admin(f"{path}/", 403, 200),
+        f"{prefix}_add": admin(f"{path}/add/", 403, 403),
+        f"{prefix}_change": admin(f"{path}/{{{name}}}/change/", 403, 200),
+        f"{prefix}_history": admin(f"{path}/{{{name}}}/history/", 403, 200),
+        f"{prefix}_delete": admin(f"{path}/{{{name}}}/delete/", 403, 403),
+    }
+
+
 ADMIN_PAGES: dict[str, AdminPage] = {
     "admin:index": admin("", 200, 200),
     "admin:login": AdminPage(path="/admin/login/", statuses=(200, 200, 302, 302)),
@@ -305,6 +322,17 @@ ADMIN_PAGES: dict[str, AdminPage] = {
     "admin:consciousness_query_change": admin("consciousness/query/{query}/change/", 403, 200),
     "admin:consciousness_query_history": admin("consciousness/query/{query}/history/", 403, 200),
     "admin:consciousness_query_delete": admin("consciousness/query/{query}/delete/", 403, 403),
+    "admin:monitoring_backuprecord_changelist": admin("monitoring/backuprecord/", 403, 200),
+    "admin:monitoring_backuprecord_add": admin("monitoring/backuprecord/add/", 403, 403),
+    "admin:monitoring_backuprecord_change": admin(
+        "monitoring/backuprecord/{backup}/change/", 403, 200
+    ),
+    "admin:monitoring_backuprecord_history": admin(
+        "monitoring/backuprecord/{backup}/history/", 403, 200
+    ),
+    "admin:monitoring_backuprecord_delete": admin(
+        "monitoring/backuprecord/{backup}/delete/", 403, 403
+    ),
     "admin:consciousness_upstream_changelist": admin("consciousness/upstream/", 403, 200),
     "admin:consciousness_upstream_add": admin("consciousness/upstream/add/", 403, 200),
     "admin:consciousness_upstream_change": admin(
@@ -327,6 +355,9 @@ ADMIN_PAGES: dict[str, AdminPage] = {
     "admin:consciousness_modelalias_delete": admin(
         "consciousness/modelalias/{alias}/delete/", 403, 200
     ),
+    **read_only_model("monitoring/auditevent", "event"),
+    **read_only_model("monitoring/auditseal", "seal"),
+    **read_only_model("monitoring/auditarchive", "archive"),
 }
 # Django's catch-alls inside the admin have no name; each only redirects or answers 404.
 UNNAMED = {
@@ -334,7 +365,11 @@ UNNAMED = {
     r"admin/accounts/apikey/<path:object_id>/",
     r"admin/accounts/session/<path:object_id>/",
     r"admin/consciousness/query/<path:object_id>/",
+    r"admin/monitoring/backuprecord/<path:object_id>/",
     r"admin/consciousness/upstream/<path:object_id>/",
     r"admin/consciousness/modelalias/<path:object_id>/",
+    r"admin/monitoring/auditevent/<path:object_id>/",
+    r"admin/monitoring/auditseal/<path:object_id>/",
+    r"admin/monitoring/auditarchive/<path:object_id>/",
     r"admin/(?P<url>.*)$",
 }

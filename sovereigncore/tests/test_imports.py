@@ -63,7 +63,6 @@ def test_the_sources_are_where_this_test_looks() -> None:
     [
         ("monitoring", "accounts"),
         ("monitoring", "consciousness"),
-        ("monitoring", "sovereigncore"),
         ("accounts", "consciousness"),
         ("consciousness", "accounts"),
     ],
@@ -72,7 +71,18 @@ def test_apps_do_not_know_each_other(importer: str, forbidden: str) -> None:
     assert trespasses(importer, forbidden) == []
 
 
-@pytest.mark.parametrize("app", ["accounts", "consciousness"])
+def test_of_monitoring_its_api_views_alone_know_the_project() -> None:
+    """Everything else knows nobody: the project's own modules count and record with it."""
+    takers = {
+        path.name
+        for path in sources("monitoring")
+        for name in imports_of(path)
+        if is_below(name, "sovereigncore")
+    }
+    assert takers == {"audit_views.py"}
+
+
+@pytest.mark.parametrize("app", ["accounts", "consciousness", "monitoring"])
 def test_of_the_project_apps_know_its_shared_modules_only(app: str) -> None:
     taken = [name for path in sources(app) for name in imports_of(path)]
     of_project = {name for name in taken if is_below(name, "sovereigncore")}

@@ -19,6 +19,8 @@ from accounts.models import APIKey, Link, Purpose, Session, User
 from accounts.services import create_key, set_active
 from conftest import PASSWORD
 from consciousness.models import Conversation, Memory, ModelAlias, Query, Upstream
+from monitoring import audit
+from monitoring.models import AuditArchive, AuditEvent, AuditSeal, BackupRecord
 from sovereigncore.tests.permission_table import (
     ADMIN_PAGES,
     CALLERS,
@@ -39,6 +41,26 @@ def routes(resolver: URLResolver, prefix: str = "", space: str = "") -> Iterator
             yield (f"{space}{entry.name}" if entry.name else ""), pattern
         else:
             yield from routes(entry, pattern, f"{entry.namespace}:" if entry.namespace else space)
+
+
+def trail() -> dict[str, str]:
+    """An event, a seal and an archive of the audit trail."""
+    audit.record("user.registered", actor_id=None)
+    said: dict[str, Any] = {"last_id": 1, "count": 1, "chain": b"", "digest": b""}
+    seal = AuditSeal.objects.create(
+        id=1, first_id=1, ids=[[1, 1]], sealed_at=timezone.now(), contents=b"", **said
+    )
+    archive = AuditArchive.objects.create(
+        first_seal=1,
+        last_seal=1,
+        file_name="a.jsonl.gz",
+        file_digest=b"",
+        size_bytes=1,
+        archived_at=timezone.now(),
+        **said,
+    )
+    event = AuditEvent.objects.latest("id")
+    return {"event": str(event.pk), "seal": str(seal.pk), "archive": str(archive.pk)}
 
 
 @pytest.fixture
@@ -68,6 +90,12 @@ def ids(bob: User) -> dict[str, str]:
         "model": MODEL,
         "link": str(Link.objects.all().issue(Purpose.INVITE).pk),
         "engine": str(Upstream.objects.create(name="gpu", url="http://10.0.0.3").pk),
+        **trail(),
+        "backup": str(
+            BackupRecord.objects.create(
+                file_name="b", started_at=timezone.now(), finished_at=timezone.now()
+            ).pk
+        ),
         "alias": str(ModelAlias.objects.create(alias="gpt-4o", model="stub-model").pk),
     }
 

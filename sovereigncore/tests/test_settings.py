@@ -188,6 +188,15 @@ def test_each_signing_key_of_several_has_to_be_good(settings_file: Loader) -> No
         ("LOG_LEVEL", "LOUD"),
         ("ENV_FILE", "/no/such/file"),
         ("METRICS_TOKEN", "short"),
+        ("AUDIT_SIGNING_KEY", "0123456789abcdef"),
+        ("AUDIT_SIGNING_KEY", "0123456789ABCDEF" * 4),
+        ("AUDIT_SIGNING_KEY", "0123456789abcdef" * 4 + "0"),
+        ("AUDIT_SIGNING_KEY", "ghijklmnopqrstuv" * 4),
+        ("AUDIT_RETENTION_DAYS", "-1"),
+        ("BACKUP_KEY", "short"),
+        ("BACKUP_KEY", "an example of a key that is long enough 0123456789"),
+        ("BACKUP_INTERVAL_HOURS", "0"),
+        ("BACKUP_KEEP", "0"),
     ],
 )
 def test_a_malformed_value_is_refused_by_name(settings_file: Loader, name: str, value: str) -> None:
@@ -222,6 +231,14 @@ def test_the_secrets_of_debug_are_refused_without_it(settings_file: Loader) -> N
         SECRET_KEY=debug["SECRET_KEY"], JWT_SIGNING_KEYS=f"debug:{jwt_key.private}"
     )
     assert problem.count("\n  - ") == 2
+
+
+def test_scheduled_backups_need_a_key(settings_file: Loader) -> None:
+    assert "BACKUP_KEY: required" in settings_file.problem(BACKUP_DIR="backups")
+    loaded = settings_file.load(BACKUP_DIR="backups", BACKUP_KEY=TOKEN)
+    assert loaded["BACKUP_DIR"] == loaded["DATA_DIR"] / "backups"
+    assert settings_file.load(BACKUP_DIR="/b", BACKUP_KEY=TOKEN)["BACKUP_DIR"] == Path("/b")
+    assert settings_file.load()["BACKUP_DIR"] is None
 
 
 def test_several_processes_need_redis(settings_file: Loader) -> None:

@@ -28,7 +28,8 @@ _PROMPT_CACHE_MIB = 256
 _CHECKPOINTS_PER_SLOT = 4
 _SPARE_HTTP_THREADS = 32
 _TEMPLATE = Path(__file__).resolve().parents[2] / "chat_template.jinja"
-_WARNINGS_ONLY = 2  # llama.cpp's verbosity; above that it logs every request
+# llama.cpp's verbosity. Above that it warns of refused requests, in words that quote them.
+_ERRORS_ONLY = 1
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PARENT_CHECK_S = 1.0
 
@@ -114,7 +115,7 @@ def _parameters(parameters: Any, path: Path) -> Any:
     parameters.n_threads_http = settings.ENGINE_SLOTS + _SPARE_HTTP_THREADS
     parameters.endpoint_metrics = True
     parameters.ui = False  # a page of its own, which nobody here asked for
-    parameters.verbosity = _WARNINGS_ONLY
+    parameters.verbosity = _ERRORS_ONLY
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = compute_threads()
     if settings.MODEL_PATH is None:
         # A base model; instruct models bring their own template and know when to stop.

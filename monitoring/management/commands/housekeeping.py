@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from monitoring import jobs
+
+log = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
@@ -18,11 +21,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         failed = []
         for job in jobs.all_jobs():
-            try:
-                dealt_with = jobs.run_if_due(job, even_if_not_due=options["now"])
-            except Exception as error:  # the other jobs must still have their turn
-                failed.append(f"{job.name} ({type(error).__name__})")
-                continue
+            with jobs.named_in_log(job):
+                try:
+                    dealt_with = jobs.run_if_due(job, even_if_not_due=options["now"])
+                except Exception as error:  # the other jobs must still have their turn
+                    log.exception("job_failed")
+                    failed.append(f"{job.name} ({type(error).__name__})")
+                    continue
             outcome = "not due, or in a worker's hands" if dealt_with is None else dealt_with
             self.stdout.write(f"{job.name}: {outcome}")
         if failed:

@@ -52,11 +52,12 @@ class Command(BaseCommand):
 def _run_until(stop: threading.Event, job: jobs.Job) -> None:
     while not stop.is_set():
         pause_s = min(_POLL_S * 5, job.interval.total_seconds())
-        try:
-            jobs.run_if_due(job)
-        except Exception:  # one failing job, or a database that is away, must not end the worker
-            log.exception("job_failed", job=job.name)
-            pause_s = _AFTER_FAILURE_S
-        finally:
-            connection.close()
+        with jobs.named_in_log(job):
+            try:
+                jobs.run_if_due(job)
+            except Exception:  # one failing job, or a database that is away, must not end all
+                log.exception("job_failed")
+                pause_s = _AFTER_FAILURE_S
+            finally:
+                connection.close()
         stop.wait(pause_s)

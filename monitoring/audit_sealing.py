@@ -1,0 +1,98 @@
+"""Sealing the audit trail: the worker's job that ties new events to all before them.
+
+**Ids are no order of commits.** PostgreSQL gives an id when a row is written, and others see the
+row when its transaction commits: it may appear long after rows with greater ids were sealed. No
+horizon of running transactions is safe against it, for an id is given a moment before its
+transaction is known as one that writes. So nothing here depends on an order: a row is unsealed
+while its `seal` is NULL, whatever its id, and each run seals exactly the rows that it reads. One
+that appears late is in a later batch, and each seal names its ids.
+
+**Two workers at once** are kept apart by the job's lease; should it fail them, both would make the
+same seal number, which is the primary key, and one of them changes nothing.
+"""
+
+from __future__ import annotations
+
+import structlog
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from monitoring import audit, audit_chain, audit_checkpoints, audit_rows
+from monitoring.models import AuditEvent, AuditSeal
+
+BATCH = 1000  # events under one seal: one statement's worth, and little to search when one is bad
+_BATCHES_A_RUN = 300  # well within the job's lease
+
+log = structlog.get_logger(__name__)
+
+
+class SealedElsewhere(Exception):
+    """Another worker sealed rows of this batch meanwhile; nothing was done."""
+
+
+def is_needed() -> bool:
+    return AuditEvent.objects.all().unsealed().exists() or audit_checkpoints.is_behind()
+
+
+def seal_audit() -> int:
+    """Seal what is unsealed and write a signed checkpoint; how many events were sealed.
+
+    May be killed anywhere: a batch is one transaction, and the checkpoint is of whatever the newest
+    seal is, so the next run writes one that is missing.
+    """
+    sealed = 0
+    for _ in range(_BATCHES_A_RUN):
+        try:
+            count = seal_batch()
+        except SealedElsewhere:
+            log.warning("audit_sealed_elsewhere")
+            break
+        sealed += count
+        if count < BATCH:
+            break
+    audit_checkpoints.write()
+    return sealed
+
+
+def seal_batch() -> int:
+    """Seal the first BATCH unsealed events; how many there were. Raises SealedElsewhere."""
+    try:
+        with transaction.atomic():
+            return _seal_batch()
+    except IntegrityError as error:
+        raise SealedElsewhere from error
+
+
+def _seal_batch() -> int:
+    rows = list(audit_rows.unsealed(limit=BATCH))
+    if not rows:
+        return 0
+    ids = [row.id for row in rows]
+    contents = audit_chain.Contents()
+    for row in rows:
+        contents.add(row.text, row.digest)
+    head = audit_chain.head()
+    number = head.seal + 1 if head else 1
+    ranges, sealed_at = audit_chain.ranges_of(ids), timezone.now()
+    chain = audit_chain.chain_of(
+        head.chain if head else audit_chain.GENESIS,
+        seal=number,
+        ids=ranges,
+        sealed_at=audit.moment(sealed_at),
+        contents=contents.digest(),
+    )
+    seal = AuditSeal(
+        id=number,
+        first_id=ids[0],
+        last_id=ids[-1],
+        count=len(ids),
+        ids=ranges,
+        sealed_at=sealed_at,
+        contents=contents.digest(),
+        chain=chain,
+        digest=audit_chain.digest_of(chain),
+    )
+    seal.save(force_insert=True)
+    if AuditEvent.objects.filter(id__in=ids, seal=None).update(seal=seal) != len(ids):
+        raise SealedElsewhere
+    return len(ids)

@@ -1,0 +1,84 @@
+"""`manage.py restore`: puts a backup in the place of the database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from monitoring.backups import afterwards, restoring
+from monitoring.backups.errors import BackupError
+
+
+class Command(BaseCommand):
+    help = (
+        "Put a backup in the place of the database, which is kept aside. Everything that uses the "
+        "database must be stopped before. Nothing is changed unless the backup is whole and all "
+        "that was saved has come out of it. Sessions end; people log in again."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        which = parser.add_mutually_exclusive_group(required=True)
+        which.add_argument("file", nargs="?", metavar="FILE")
+        which.add_argument(
+            "--undo", metavar="NAME", help="put a database that a restore kept aside back"
+        )
+        parser.add_argument("--yes", action="store_true", help="really")
+        parser.add_argument(
+            "--keep-sessions",
+            action="store_true",
+            help="leave logins as the backup has them, those revoked since then included",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            if options["undo"]:
+                self._undo(options["undo"], is_meant=options["yes"])
+            else:
+                self._restore(Path(options["file"]), options)
+        except BackupError as error:
+            raise CommandError(str(error)) from error
+
+    def _undo(self, aside: str, *, is_meant: bool) -> None:
+        if not is_meant:
+            raise CommandError(f"This puts {aside} in the place of the database. Add --yes.")
+        kept = restoring.go_back(aside)
+        self.stdout.write(f"{aside} is the database again. The one before is kept as {kept}.")
+
+    def _restore(self, path: Path, options: dict[str, Any]) -> None:
+        if not options["yes"]:
+            about = restoring.describe(path)
+            raise CommandError(
+                f"This puts everything back to {about.created_at}, when version {about.version}"
+                " made this backup. What came later is kept aside. Add --yes to do it."
+            )
+        done = restoring.restore(
+            path, keep_sessions=options["keep_sessions"], tell=self.stdout.write
+        )
+        self.stdout.write(self.style.SUCCESS(f"Restored to {done.about.created_at}."))
+        if done.aside:
+            self.stdout.write(
+                f"The database before is kept as {done.aside}. To go back to it:"
+                f" manage.py restore --undo {done.aside} --yes"
+            )
+        for folder in done.keys_in:
+            self.stdout.write(f"The keys of the backup are in {folder}; nothing uses them yet.")
+        for name in done.changed_keys:
+            self.stdout.write(
+                self.style.WARNING(
+                    f"{name} is another one than when the backup was made: what was written with"
+                    " the old one cannot be checked or opened until it is set again."
+                )
+            )
+        self._tell_undone(done.undone)
+
+    def _tell_undone(self, undone: restoring.Undone) -> None:
+        if not undone.deeds:
+            return
+        told = ", ".join(f"{count} {action}" for action, count in undone.deeds.items())
+        self.stdout.write(f"Done after the backup was made, and undone now: {told}.")
+        for action, advice in afterwards.to_mind().items():
+            if subjects := undone.subjects.get(action):
+                self.stdout.write(self.style.WARNING(f"{advice}: {', '.join(subjects)}"))

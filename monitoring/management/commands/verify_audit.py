@@ -1,0 +1,161 @@
+"""`manage.py verify_audit`: whether the audit trail is what was written."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from monitoring import audit_checkpoints, audit_signing, audit_sources
+from monitoring.audit_checkpoints import Checkpoint
+from monitoring.audit_verification import Report, Verification
+from monitoring.models import AuditSeal
+from monitoring.progress import Progress
+
+_UNPROVABLE = (
+    "What this cannot tell: whether what happened was recorded at all; what was cut off after the "
+    "newest checkpoint; and anything against somebody who has AUDIT_KEY and can write checkpoints "
+    "too. See docs/explanation/audit.md."
+)
+
+
+class Command(BaseCommand):
+    help = (
+        "Verify the audit trail, archives included: finds changed, missing, added and reordered "
+        "rows by their digests and seals, and a trail that was cut off by the signed checkpoints. "
+        "Needs the database and AUDIT_KEY and no running platform, and changes nothing. Exit code "
+        "1 when anything is wrong; the first bad row or seal is named."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--checkpoints",
+            type=Path,
+            metavar="FILE",
+            help="default: DATA_DIR/audit/checkpoints.jsonl; better a copy kept elsewhere",
+        )
+        parser.add_argument(
+            "--without-checkpoints",
+            action="store_true",
+            help="do without: then a trail that was cut off at its end is not found",
+        )
+        parser.add_argument(
+            "--public-key",
+            action="append",
+            default=[],
+            metavar="HEX",
+            help="trust checkpoints by this key; may be repeated. Default: this machine's own",
+        )
+        parser.add_argument(
+            "--print-public-key", action="store_true", help="print this machine's own and stop"
+        )
+        parser.add_argument(
+            "--file", type=Path, help="verify an archive or an export instead of the database"
+        )
+        parser.add_argument(
+            "--without-key",
+            action="store_true",
+            help="check nothing that needs AUDIT_KEY: for a file of another platform",
+        )
+        parser.add_argument(
+            "--skip-archives", action="store_true", help="verify what is in the database only"
+        )
+        parser.add_argument("--json", action="store_true", help="the result as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["print_public_key"]:
+            self.stdout.write(audit_signing.public_key())
+            return
+        checkpoints, wrong = self._checkpoints(options)
+
+        def begin() -> Verification:
+            return Verification(with_key=not options["without_key"], checkpoints=checkpoints)
+
+        report = self._verify(begin, options)
+        for why in wrong:
+            report.add("checkpoint", 0, why)
+        if options["json"]:
+            self._write_json(report, count=len(checkpoints))
+        else:
+            self._write(report, count=len(checkpoints), without_key=options["without_key"])
+        if not report.is_sound:
+            raise CommandError(f"The audit trail is NOT sound. First: {report.problems[0]}")
+
+    def _verify(self, begin: Any, options: dict[str, Any]) -> Report:
+        file, with_archives = options["file"], not options["skip_archives"]
+        total = 0 if file else audit_sources.count_of_rows(with_archives=with_archives)
+        progress = Progress(sys.stderr, total=total, what="rows")
+        try:
+            if file:
+                return audit_sources.verify_file(begin(), file, counted=progress.counted)
+            return audit_sources.verify_database(
+                begin, with_archives=with_archives, counted=progress.counted
+            )
+        finally:
+            progress.close()
+
+    def _checkpoints(self, options: dict[str, Any]) -> tuple[dict[int, Checkpoint], list[str]]:
+        if options["without_checkpoints"]:
+            return {}, []
+        keys = {key.strip().lower() for key in options["public_key"]}
+        if not all(audit_signing.is_public_key(key) for key in keys):
+            raise CommandError("--public-key takes 64 hexadecimal digits.")
+        file: Path = options["checkpoints"] or audit_checkpoints.path()
+        is_any = file.exists() or audit_checkpoints.older_path(file).exists()
+        if not is_any and options["checkpoints"]:
+            raise CommandError(f"There is no file {file}.")
+        if not is_any:
+            is_wanted = options["file"] is None and AuditSeal.objects.exists()
+            missing = (
+                f"There are no checkpoints at {file}: a trail that was cut off would not show."
+            )
+            return {}, [missing] if is_wanted else []
+        if not keys and not audit_signing.has_key():
+            raise CommandError("Name the key of the checkpoints with --public-key.")
+        return audit_checkpoints.trusted(file, keys or {audit_signing.public_key()})
+
+    def _write_json(self, report: Report, *, count: int) -> None:
+        said = {
+            "sound": report.is_sound,
+            "seals": report.seals,
+            "sealed": report.sealed,
+            "unsealed": report.unsealed,
+            "last_seal": report.last_seal,
+            "last_id": report.last_id,
+            "checkpoints": count,
+            "newest_checkpoint": report.checkpoint and asdict(report.checkpoint),
+            "problem_count": report.problem_count,
+            "problems": [asdict(problem) for problem in report.problems],
+            "notes": report.notes,
+        }
+        self.stdout.write(orjson.dumps(said, option=orjson.OPT_INDENT_2).decode())
+
+    def _write(self, report: Report, *, count: int, without_key: bool) -> None:
+        self.stdout.write(
+            f"{report.sealed:,} sealed rows under {report.seals:,} seals; the newest is row"
+            f" {report.last_id} under seal {report.last_seal}."
+        )
+        by_itself = "could not be verified" if without_key else "was verified by its own digest"
+        self.stdout.write(f"{report.unsealed:,} rows have no seal yet; each {by_itself}.")
+        if report.checkpoint:
+            behind = report.last_seal - report.checkpoint.seal
+            self.stdout.write(
+                f"{count:,} signed checkpoints; the newest that agrees is of seal"
+                f" {report.checkpoint.seal}, written at {report.checkpoint.at};"
+                f" {behind or 'no'} seals are newer."
+            )
+        else:
+            self.stdout.write("No checkpoint speaks for it.")
+        for note in report.notes:
+            self.stdout.write(note)
+        self.stdout.write(_UNPROVABLE)
+        for problem in report.problems:
+            self.stdout.write(f"PROBLEM ({problem.kind}): {problem}")
+        if report.problem_count > len(report.problems):
+            self.stdout.write(f"… and {report.problem_count - len(report.problems):,} more.")
+        if report.is_sound:
+            self.stdout.write("The audit trail is sound.")
