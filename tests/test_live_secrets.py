@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx2
@@ -30,6 +31,7 @@ from tests.stub_engine import CANARY_SECRET, Behaviour, StubEngine
 
 API = "/api/v1/"
 PROCESS = f"{API}consciousness/process"
+OPTIONAL = ("METRICS_TOKEN", "BACKUP_KEY")
 _AT_LEAST = 50
 _SOON_S = 20.0
 
@@ -91,9 +93,9 @@ class Scene:
 
 
 @pytest.fixture
-def scene() -> Iterator[Scene]:
+def scene(tmp_path: Path) -> Iterator[Scene]:
     made = {name: f"canary{secrets.token_urlsafe(48)}" for name in ("SECRET_KEY", "AUDIT_KEY")}
-    made |= {name: secrets.token_urlsafe(36) for name in ("METRICS_TOKEN", "JWT", "SMTP", "REDIS")}
+    made |= {name: secrets.token_urlsafe(36) for name in (*OPTIONAL, "JWT", "SMTP", "REDIS")}
     with RedisServer() as server, StubEngine() as stub, SMTPSink() as mails:
         with redis.Redis.from_url(server.url) as client:
             client.config_set("requirepass", made["REDIS"])
@@ -101,7 +103,8 @@ def scene() -> Iterator[Scene]:
             stub,
             SECRET_KEY=made["SECRET_KEY"],
             AUDIT_KEY=made["AUDIT_KEY"],
-            METRICS_TOKEN=made["METRICS_TOKEN"],
+            **{name: made[name] for name in OPTIONAL},
+            BACKUP_DIR=str(tmp_path),
             JWT_SIGNING_KEYS=f"c1:{made['JWT']}",
             REDIS_URL=server.url.replace("://", f"://:{made['REDIS']}@"),
             EMAIL_URL=f"smtp://sender:{made['SMTP']}@127.0.0.1:{mails.port}",
