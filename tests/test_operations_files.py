@@ -203,3 +203,20 @@ def test_every_metric_of_the_platform_is_looked_at() -> None:
     ours = set(re.findall(r"^\| `(sovereigncore_\w+)`", page, flags=re.MULTILINE))
     looked_at = {name for name in ours if any(each.startswith(name) for each in named)}
     assert sorted(ours - looked_at) == []
+
+
+def test_a_hurry_divides_ranges_and_ages_and_nothing_else() -> None:
+    hurry = deployed.Hurry(windows=30, ages=15)
+    for shipped, faster in (
+        ("rate(x_total[5m]) > 0.05", "rate(x_total[10000ms]) > 0.05"),
+        ("rate(x_total[1m]) >= 20", "rate(x_total[4000ms]) >= 20"),  # two scrapes must fit in
+        ("max(x_age_seconds) > 300", "max(x_age_seconds) > 20"),
+        (
+            "time() - max(x_timestamp_seconds) > 26 * 3600",
+            "time() - max(x_timestamp_seconds) > 1.73333 * 3600",
+        ),
+        ("x_expiry - time() < 14 * 86400", "x_expiry - time() < 14 * 86400"),
+        ("x:duration_seconds:p95_5m > 10", "x:duration_seconds:p95_5m > 10"),
+    ):
+        assert deployed.in_a_hurry(shipped, hurry) == faster
+        assert deployed.in_a_hurry(shipped, deployed.Hurry()) == shipped

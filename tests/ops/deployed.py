@@ -31,7 +31,7 @@ _SHORTEST_RANGE_S = 4 * EVERY_S  # two samples are needed, and a scrape may be l
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 _RANGE = re.compile(r"\[(\d+(?:ms|s|m|h|d))\]")
-_AGE = re.compile(r"(_seconds[)}]* > )(\d+)(?= |\n|\)|$)(?! \* 86400)")
+_AGE = re.compile(r"(_seconds[)}]* > )(\d+)\b")
 
 
 @dataclass(frozen=True, kw_only=True)

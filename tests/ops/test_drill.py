@@ -8,6 +8,7 @@ fault must not be told.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -49,6 +50,8 @@ def parts() -> Iterator[Watched]:
         QUEUE_LIMIT=str(_LINE),
         QUEUE_TIMEOUT_S="60",
         RATE_LIMIT_RESET="1000/h",
+        BACKUP_DIR="backups",
+        BACKUP_KEY=secrets.token_hex(32),
     ) as watching:
         yield watching
 
@@ -205,6 +208,32 @@ def test_the_worker_is_stopped(parts: Watched) -> None:
         not_told=("JobOverdue", "MailStuck"),
         within_s=_WORKER_MISSED_WITHIN_S,
     )
+
+
+def test_a_backup_fails(parts: Watched) -> None:
+    platform = parts.parts.platform
+
+    def to_nowhere() -> None:
+        assert platform.manage("backup", "--output", "/proc/nowhere").returncode != 0
+
+    def make_one() -> None:
+        made = platform.manage("backup")
+        assert made.returncode == 0, made.stderr
+
+    check_told(parts, to_nowhere, make_one, "BackupFailed", not_told=("BackupOld",))
+
+
+def test_the_audit_trail_is_not_sealed(parts: Watched) -> None:
+    """Somebody holds the table of seals, so that it can be read and not be written."""
+    holding = ExitStack()
+
+    def hold() -> None:
+        url = parts.parts.platform.environment["DATABASE_URL"]
+        connection = holding.enter_context(psycopg.connect(url))
+        connection.execute("LOCK TABLE monitoring_auditseal IN SHARE MODE")
+        parts.parts.platform.register("dave")  # a deed
+
+    check_told(parts, hold, holding.close, "AuditNotSealing", not_told=("WorkerNotRunning",))
 
 
 def test_requests_fail(parts: Watched) -> None:
