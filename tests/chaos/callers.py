@@ -120,6 +120,8 @@ class Crowd:
             self.told.append(told)
             # Not all of them in the same moment again.
             later_s = told.retry_after_s * random.uniform(1, 1.5)
+            if later_s:
+                asking.close()  # the server does not keep an idle connection for so long
             self._is_over.wait(self._pause_s() if told.status == 200 else later_s)
         asking.close()
 
