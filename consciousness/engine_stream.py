@@ -35,12 +35,14 @@ class Chunk:
 @dataclass(frozen=True, kw_only=True)
 class Usage:
     """Tokens so far. `is_estimated` while the engine has not told: then a text chunk counts one.
-    `cached_tokens` are those of the prompt that the engine had not to read again."""
+    `is_open` once nobody listens any more and the engine may go on, so there may be more than what
+    was heard. `cached_tokens` are those of the prompt that the engine had not to read again."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int | None = None
     is_estimated: bool = True
+    is_open: bool = False
 
     @property
     def total_tokens(self) -> int:
@@ -53,6 +55,7 @@ class Usage:
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cached_tokens=self.cached_tokens if cached is None else cached,
             is_estimated=self.is_estimated or (other.is_estimated and other.total_tokens > 0),
+            is_open=self.is_open or other.is_open,
         )
 
 
@@ -70,7 +73,7 @@ class Tally:
 
     def doubt(self) -> None:
         """The engine may have gone on unheard."""
-        self.usage = replace(self.usage, is_estimated=True)
+        self.usage = replace(self.usage, is_open=True)
 
     def add(self, chunk: Chunk) -> None:
         known = self.usage

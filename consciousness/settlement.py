@@ -218,7 +218,7 @@ def settle(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly)
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "cached_tokens": usage.cached_tokens,
-        "is_estimated": usage.is_estimated and usage.total_tokens > 0,
+        "is_estimated": usage.is_open or (usage.is_estimated and usage.total_tokens > 0),
         "processing_time_ms": outcome.elapsed_ms,
     }
     try:

@@ -134,12 +134,12 @@ def test_closing_an_engine_that_does_not_react_is_bounded_and_its_count_no_more_
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
             connection.sendall(b"data: %s\n\n" % orjson.dumps(told))
             next(text for text in generation if text)
-            assert not generation.usage.is_estimated
+            assert not generation.usage.is_open
             with takes_at_most(BOUND_S):
                 generation.close()
     assert readers() == []
     assert generation.usage.total_tokens == 4
-    assert generation.usage.is_estimated
+    assert generation.usage.is_open
 
 
 def test_a_caller_who_is_told_of_a_passed_deadline_waits_no_longer_for_the_engine(

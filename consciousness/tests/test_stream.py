@@ -152,6 +152,19 @@ def test_what_a_fast_engine_sent_until_it_noticed_is_counted_too(
     assert Query.objects.get().completion_tokens == record.completion_tokens
 
 
+def test_what_an_engine_sent_after_nobody_listened_is_not_claimed_to_be_known(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_generation, "_LAST_WORDS_S", 0.0)
+    stub.behave(Behaviour.HANG_MID_STREAM, after_tokens=5)
+    response = ask_streamed(as_alice, "Count to 100")
+    next(chunks(response))
+    hang_up(response)
+    query = Query.objects.get()
+    assert 1 <= query.completion_tokens <= 5
+    assert query.is_estimated
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_response_that_nobody_began_to_read_is_cancelled_too(
     as_alice: APIClient, stub: StubEngine
