@@ -7,7 +7,7 @@ VENV = .venv
 UPGRADE =
 
 .DEFAULT_GOAL = help
-.PHONY: help run test browser test-clients test-ops drill chaos lint bench lock clean runtime dev
+.PHONY: help run test browser test-clients test-ops drill chaos chaos-short lint bench lock clean runtime dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ drill: dev ## break one part after the other: does the right alert arrive, and e
 
 chaos: dev ## what only a clock and broken parts can show; CHAOS_ROUNDS=5 asks more often
 	@$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos $(ARGS)
+
+chaos-short: dev ## the two minutes of it that CI runs: killed processes, servers that are gone or hang
+	@$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos/test_crash.py tests/chaos/test_dependencies.py $(ARGS)
 
 lint: dev ## every static check
 	@sh scripts/lint.sh
