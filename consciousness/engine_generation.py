@@ -83,7 +83,7 @@ class Generation:
         self._tally = Tally()
         self.finish_reason = ""
         self.first_token_after_s: float | None = None
-        self._has_answered = False
+        self._has_answered = self._has_begun = False
         self._is_late = False
         self._started_s = self._last_s = time.monotonic()
         # With the request's id, which the engine and what is logged here are to name.
@@ -132,6 +132,7 @@ class Generation:
         return item
 
     def _account(self, chunk: Chunk) -> None:
+        self._has_begun = True
         self._last_s = time.monotonic()
         if (chunk.text or chunk.extra) and self.first_token_after_s is None:
             self.first_token_after_s = self._last_s - self._started_s
@@ -166,7 +167,8 @@ class Generation:
         with contextlib.suppress(queue.Empty):
             while not self._has_ended and time.monotonic() < until_s:
                 self._take(timeout_s=max(0.0, until_s - time.monotonic()))
-        if not self._has_ended:
+        # It may go on; or it had begun, which took reading the prompt, and told no count yet.
+        if not self._has_ended or (self._has_begun and self._tally.usage.is_estimated):
             self._tally.doubt()
 
     # --- the reader's thread ---------------------------------------------------------------

@@ -35,8 +35,9 @@ class Chunk:
 @dataclass(frozen=True, kw_only=True)
 class Usage:
     """Tokens so far. `is_estimated` while the engine has not told: then a text chunk counts one.
-    `is_open` once nobody listens any more and the engine may go on, so there may be more than what
-    was heard. `cached_tokens` are those of the prompt that the engine had not to read again."""
+    `is_open` once nobody listens any more and there may be more than what was heard: the engine may
+    go on, or had begun and told no count yet. `cached_tokens` are those of the prompt that the
+    engine had not to read again."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -72,7 +73,7 @@ class Tally:
         self._of_all = 0
 
     def doubt(self) -> None:
-        """The engine may have gone on unheard."""
+        """There may be more than what was heard."""
         self.usage = replace(self.usage, is_open=True)
 
     def add(self, chunk: Chunk) -> None:

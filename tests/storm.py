@@ -1,9 +1,9 @@
 """A storm of questions: callers that ask, stream, leave early, while web processes are killed.
 
 Afterwards every query must be settled once: at exactly what the engine's own ledger says; where
-its process was killed, at its reservation at most and flagged; and where the engine took longer
-than three seconds to hear that the caller had gone, as on a machine that is far too busy, at what
-was heard until then and flagged.
+its process was killed, at its reservation at most and flagged; and where the engine could not tell
+any more what it had done, for its caller left before the first token told a count, or it took
+longer than three seconds to hear of it, at what was heard until then and flagged.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from consciousness import engine_generation
-from consciousness.engine_errors import EngineTimeout
+from consciousness.engine_errors import EngineError, EngineTimeout
 from consciousness.engine_generation import Generation
 from consciousness.tests.generating import (
     BOUND_S,
@@ -44,6 +45,13 @@ pytestmark = pytest.mark.once
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_generation, "_IDLE_S", 0.02)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + LONG_S
+    while not is_so():
+        assert time.monotonic() < until_s
+        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -140,6 +148,29 @@ def test_closing_an_engine_that_does_not_react_is_bounded_and_its_count_no_more_
     assert readers() == []
     assert generation.usage.total_tokens == 4
     assert generation.usage.is_open
+
+
+def test_an_answer_that_had_begun_and_told_no_count_is_not_known_to_have_cost_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        http = httpx2.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        generation = Generation(http, b"{}", timeouts())
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(4)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+            connection.sendall(b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n')
+            wait_until(lambda: not generation._received.empty())
+        generation.close()  # the engine noticed: its connection is closed
+    assert (generation.usage.total_tokens, generation.usage.is_open) == (0, True)
+
+
+def test_a_refusal_cost_nothing(stub: StubEngine) -> None:
+    stub.behave(Behaviour.BUSY_429)
+    generation = started(stub)
+    with pytest.raises(EngineError):
+        list(generation)
+    generation.close()
+    assert (generation.usage.total_tokens, generation.usage.is_open) == (0, False)
 
 
 def test_a_caller_who_is_told_of_a_passed_deadline_waits_no_longer_for_the_engine(
