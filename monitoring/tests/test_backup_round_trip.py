@@ -104,6 +104,28 @@ def test_what_came_later_is_kept_aside_and_can_be_had_again(own_database: str) -
     assert names() == ["alice", "bob"]
 
 
+@pytest.mark.parametrize("keep_sessions", [False, True])
+def test_going_back_is_on_record_and_ends_sessions(
+    own_database: str, staff: User, keep_sessions: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = back_up()
+    add_user("alice")
+    epoch = User.objects.get(username="alice").token_epoch
+    restored = restore(path)
+    bob = add_user("bob")
+    erase_user(bob, by=staff)
+    call_command("restore", undo=restored.aside, yes=True, keep_sessions=keep_sessions)
+    told = capsys.readouterr().out
+    assert "Done after the last restore, and undone now: 1 user.erased." in told
+    assert f"Erase these accounts again: {bob.id}" in told
+    assert User.objects.get(username="alice").token_epoch == epoch + (not keep_sessions)
+    event = AuditEvent.objects.latest("id")
+    assert event.action == "backup.undone"
+    assert event.detail == {"kept_as": restored.aside, "sessions_kept": keep_sessions}
+    listed = [path.read_text() for path in (folder().parent / "restores").iterdir()]
+    assert sorted(f"again: {bob.id}" in text for text in listed) == [False, True]
+
+
 def test_it_is_a_snapshot_while_others_write(own_database: str) -> None:
     """Writers make a user, a fact and an audit row in one transaction: in every backup there are as
     many of each."""
