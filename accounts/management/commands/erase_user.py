@@ -34,7 +34,7 @@ class Command(BaseCommand):
             erased = erase_user(user, by=None)
         except ServiceError as error:
             raise CommandError(error.detail) from error
-        self.stdout.write(f"{user.username} is erased: {sum(erased.values())} rows.")
+        self.stdout.write(f"{user.username} is erased; rows: {sum(erased.values())}.")
 
 
 def _find(told: str) -> User | None:
