@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
 from typing import Self
 
 from django.db import connection, models
@@ -194,8 +196,11 @@ class BackupRecordQuerySet(models.QuerySet["BackupRecord"]):
     def made(self) -> BackupRecordQuerySet:
         return self.filter(outcome=BackupRecord.Outcome.MADE)
 
-    def made_since(self, moment: datetime) -> BackupRecordQuerySet:
-        return self.made().filter(started_at__gte=moment)
+    def failed(self) -> BackupRecordQuerySet:
+        return self.filter(outcome=BackupRecord.Outcome.FAILED)
+
+    def of(self, paths: Iterable[Path]) -> BackupRecordQuerySet:
+        return self.filter(file_name__in=[path.name for path in paths])
 
     def delete_older_than(self, age: timedelta) -> int:
         """At most one an hour is made, so there are never many."""

@@ -12,6 +12,18 @@ Network = IPv4Network | IPv6Network
 
 _NO_ADDRESS = "0.0.0.0"  # noqa: S104 - a placeholder for a socket without a peer address
 
+# As WSGI spells them. Proxies and CDNs put these on what they pass on, some of them only one.
+_BY_PROXIES = "HTTP_X_FORWARDED"  # -For, -Proto, -Host, -Port, -Server, -Ssl, …
+_BY_A_PROXY = {
+    *("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP", "HTTP_CLIENT_IP"),
+    *("HTTP_CF_CONNECTING_IP", "HTTP_CF_CONNECTING_IPV6", "HTTP_TRUE_CLIENT_IP", "HTTP_CDN_LOOP"),
+    *("HTTP_FASTLY_CLIENT_IP", "HTTP_X_CLUSTER_CLIENT_IP", "HTTP_X_ORIGINAL_FORWARDED_FOR"),
+}
+
+
+def is_by_a_proxy(header: str) -> bool:
+    return header in _BY_A_PROXY or header.startswith(_BY_PROXIES)
+
 
 def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> str:
     """The caller's address.

@@ -29,10 +29,6 @@ from sovereigncore import errors, forwarding, strict
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
-_FORWARDED = (
-    *("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST"),
-    *("HTTP_X_FORWARDED_PORT", "HTTP_X_REAL_IP", "HTTP_FORWARDED"),
-)
 log = structlog.get_logger(__name__)
 access_log = structlog.get_logger("access")
 
@@ -51,14 +47,15 @@ class ForwardedHeadersMiddleware:
         meta = request.META
         peer = meta.get("REMOTE_ADDR", "")
         meta["PEER_ADDR"] = peer
-        meta["WAS_FORWARDED"] = any(name in meta for name in _FORWARDED)
+        told = [name for name in meta if forwarding.is_by_a_proxy(name)]
+        meta["WAS_FORWARDED"] = bool(told)
         trusted = settings.TRUSTED_PROXIES
         meta["REMOTE_ADDR"] = forwarding.client_address(
             peer, meta.get("HTTP_X_FORWARDED_FOR", ""), trusted
         )
-        if meta["WAS_FORWARDED"] and not forwarding.is_trusted(peer, trusted):
-            for name in _FORWARDED:
-                meta.pop(name, None)
+        if told and not forwarding.is_trusted(peer, trusted):
+            for name in told:
+                del meta[name]
         return self.get_response(request)
 
 

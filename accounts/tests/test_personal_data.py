@@ -363,6 +363,21 @@ def test_erase_user_wants_to_hear_yes(alice: User, capsys: pytest.CaptureFixture
     assert not User.objects.filter(pk=alice.pk).exists()
 
 
+def test_erase_user_takes_an_id(alice: User, bob: User) -> None:
+    """`restore` tells of those who are to be erased again by nothing else."""
+    call_command("erase_user", str(bob.pk), yes=True)
+    assert list(User.objects.all()) == [alice]
+    with pytest.raises(CommandError, match=f"There is no user '{bob.pk}'"):
+        call_command("erase_user", str(bob.pk), yes=True)
+
+
+def test_erase_user_takes_a_name_before_an_id(alice: User, bob: User) -> None:
+    bob.username = str(alice.pk)
+    bob.save()
+    call_command("erase_user", str(alice.pk), yes=True)
+    assert list(User.objects.all()) == [alice]
+
+
 def test_erase_user_keeps_the_last_superuser(staff: User) -> None:
     with pytest.raises(CommandError, match="last superuser"):
         call_command("erase_user", "grace", yes=True)

@@ -30,8 +30,22 @@ class Snapshot(Protocol):
         """Add its entries. What each table held, of the same moment."""
 
 
-class Scratch(Protocol):
-    """A database that nobody uses yet, to be filled from a backup."""
+class Successor(Protocol):
+    """A database that nobody uses yet, and that may become the one in use."""
+
+    def wrapper(self) -> BaseDatabaseWrapper:
+        """A connection of Django's to it."""
+
+    def aside(self, *, stamp: str) -> str:
+        """Where `take_over` is going to keep the present one, or an empty text if there is none."""
+
+    def take_over(self, *, stamp: str) -> str:
+        """Become the database, the present one being kept aside. Where that is, or an empty text
+        if there was none. Raises DatabaseInUse."""
+
+
+class Scratch(Successor, Protocol):
+    """One that is to be filled from a backup."""
 
     def takes(self, name: str) -> bool:
         """Whether an entry of this name is its own."""
@@ -40,13 +54,6 @@ class Scratch(Protocol):
 
     def tables(self) -> list[Table]:
         """What it holds now, counted and hashed by reading it again."""
-
-    def wrapper(self) -> BaseDatabaseWrapper:
-        """A connection of Django's to it."""
-
-    def take_over(self, *, stamp: str) -> str:
-        """Become the database, the present one being kept aside. Where that is, or an empty text
-        if there was none. Raises DatabaseInUse."""
 
 
 class Kind(Protocol):
@@ -60,8 +67,8 @@ class Kind(Protocol):
     def successor(self, about: About) -> AbstractContextManager[Scratch]:
         """For a restore: thrown away unless it took over. Raises DatabaseInUse."""
 
-    def go_back(self, aside: str, *, stamp: str) -> str:
-        """Put what a restore kept aside back in place; where the present one is kept now."""
+    def kept(self, aside: str) -> AbstractContextManager[Successor]:
+        """What a restore kept aside. Raises BackupFailed if there is none, or DatabaseInUse."""
 
 
 def kind() -> Kind:

@@ -97,7 +97,7 @@ def differences(expected: list[Table], found: list[Table]) -> list[str]:
     told += [f"{name} is there and should not be" for name in sorted(after.keys() - before.keys())]
     for name in sorted(before.keys() & after.keys()):
         if before[name].rows != after[name].rows:
-            told.append(f"{name} has {after[name].rows} rows instead of {before[name].rows}")
+            told.append(f"rows of {name}: {after[name].rows} instead of {before[name].rows}")
         elif before[name].sha256 != after[name].sha256:
             told.append(f"{name} has other content")
     return told

@@ -103,12 +103,32 @@ def successor(about: About) -> Iterator[SchemaScratch]:
         yield made
 
 
-def go_back(aside: str, *, stamp: str) -> str:
-    if not aside.startswith(place.ASIDE):
-        raise BackupFailed(f"There is no schema {aside} that a restore has kept aside.")
+@contextlib.contextmanager
+def kept(aside: str) -> Iterator[SchemaSuccessor]:
     with _connected() as wrapper:
         place.refuse_if_used(wrapper)
-        return place.exchange(wrapper, successor=aside, stamp=stamp)
+        place.refuse_unless_kept(wrapper, aside)
+    with _connected(schema=aside) as wrapper:
+        yield SchemaSuccessor(wrapper, aside)
+
+
+class SchemaSuccessor:
+    def __init__(self, wrapper: BaseDatabaseWrapper, name: str) -> None:
+        self._wrapper, self._name = wrapper, name
+
+    def wrapper(self) -> BaseDatabaseWrapper:
+        return self._wrapper
+
+    def aside(self, *, stamp: str) -> str:
+        return place.aside(stamp)
+
+    def take_over(self, *, stamp: str) -> str:
+        with _connected() as wrapper:
+            place.refuse_if_used(wrapper, but=self._backends())
+            return place.exchange(wrapper, successor=self._name, stamp=stamp)
+
+    def _backends(self) -> set[int]:
+        return {_backend(self._wrapper)}
 
 
 @contextlib.contextmanager
@@ -127,7 +147,7 @@ def _new_schema(about: About) -> Iterator[SchemaScratch]:
             place.drop_schema(keeper, name)
 
 
-class SchemaScratch:
+class SchemaScratch(SchemaSuccessor):
     def __init__(
         self,
         wrapper: BaseDatabaseWrapper,
@@ -136,7 +156,8 @@ class SchemaScratch:
         *,
         keeper: BaseDatabaseWrapper,
     ) -> None:
-        self._wrapper, self._name, self._keeper = wrapper, name, keeper
+        super().__init__(wrapper, name)
+        self._keeper = keeper
         layout = about.layout
         self._tables = {table.name: table for table in map(TableLayout.parse, layout["tables"])}
         self._sequences = [Sequence.parse(each) for each in layout["sequences"]]
@@ -176,13 +197,8 @@ class SchemaScratch:
             finally:
                 cursor.execute("ROLLBACK")
 
-    def wrapper(self) -> BaseDatabaseWrapper:
-        return self._wrapper
-
-    def take_over(self, *, stamp: str) -> str:
-        with _connected() as wrapper:
-            place.refuse_if_used(wrapper, but={_backend(self._wrapper), _backend(self._keeper)})
-            return place.exchange(wrapper, successor=self._name, stamp=stamp)
+    def _backends(self) -> set[int]:
+        return super()._backends() | {_backend(self._keeper)}
 
     def _empty(self, cursor: Any, names: list[str]) -> None:
         """Migrations put rows into tables; the backup has its own. From here on all is one

@@ -7,6 +7,7 @@ whole database, the old one or the new one.
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from collections.abc import Collection
@@ -106,17 +107,31 @@ def drop_abandoned(wrapper: BaseDatabaseWrapper, *, prefix: str) -> None:
                 cursor.execute("SELECT pg_advisory_unlock(%s, %s)", lock)
 
 
+def aside(stamp: str) -> str:
+    return ASIDE + stamp.lower()
+
+
+def refuse_unless_kept(wrapper: BaseDatabaseWrapper, name: str) -> None:
+    is_there = False
+    if re.fullmatch(f"{ASIDE}[0-9a-z]+", name):
+        with wrapper.cursor() as cursor:
+            cursor.execute("SELECT to_regnamespace(%s) IS NOT NULL", [name])
+            is_there = cursor.fetchone()[0]
+    if not is_there:
+        raise BackupFailed(f"There is no schema {name} that a restore has kept aside.")
+
+
 def exchange(wrapper: BaseDatabaseWrapper, *, successor: str, stamp: str) -> str:
     """Let the content of the schema `successor` be the database. The name of the schema that keeps
     the present content."""
-    aside = ASIDE + stamp.lower()
+    kept = aside(stamp)
     with wrapper.cursor() as cursor:
         cursor.execute("BEGIN")
         try:
             cursor.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
             here = _schema_in_use(cursor, successor=successor)
-            cursor.execute(SQL("CREATE SCHEMA {}").format(Identifier(aside)))
-            _move(cursor, source=here, target=aside)
+            cursor.execute(SQL("CREATE SCHEMA {}").format(Identifier(kept)))
+            _move(cursor, source=here, target=kept)
             _move(cursor, source=successor, target=here)
             cursor.execute(SQL("DROP SCHEMA {}").format(Identifier(successor)))
             cursor.execute("COMMIT")
@@ -126,7 +141,7 @@ def exchange(wrapper: BaseDatabaseWrapper, *, successor: str, stamp: str) -> str
             ) from error
         finally:
             cursor.execute("ROLLBACK")  # only a warning once it is committed
-    return aside
+    return kept
 
 
 def _schema_in_use(cursor: Any, *, successor: str) -> str:

@@ -1,4 +1,4 @@
-"""Backups as metrics, read from their records."""
+"""Backups as metrics: the records of those that are in BACKUP_DIR now, and failures."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from django.db.models import Max
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
+from monitoring.backups.schedule import ours
 from monitoring.models import BackupRecord
 
 
 def read() -> Iterator[Metric]:
     """A time that never came is 0, so that its age is as large as can be."""
-    made = BackupRecord.objects.made()
+    here = BackupRecord.objects.of(ours(settings.BACKUP_DIR) if settings.BACKUP_DIR else ())
+    made = here.made()
     last = made.order_by("-started_at").first()
-    newest = BackupRecord.objects.order_by("-started_at").first()
+    tried = here | BackupRecord.objects.failed()  # of which there is no file
+    newest = tried.order_by("-started_at").first()
     verified_at = made.aggregate(at=Max("verified_at"))["at"]
     yield _gauge("enabled", "1 while a backup schedule is set.", bool(settings.BACKUP_DIR))
     yield _gauge(

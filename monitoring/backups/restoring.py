@@ -4,38 +4,27 @@ database is not touched; after that it is kept aside."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
-from django.db import Error, connections
-from django.db.models import Count
+from django.db import connections
 from django.utils import timezone
 
 from monitoring import audit
-from monitoring.backups import afterwards, files, schema
-from monitoring.backups.database import as_default, is_there, kind
-from monitoring.backups.errors import BackupError, BackupFailed, OtherKeys
+from monitoring.backups import afterwards, files, schema, undone
+from monitoring.backups.database import Successor, as_default, kind
+from monitoring.backups.errors import BackupError, BackupFailed, DatabaseInUse, OtherKeys
 from monitoring.backups.failures import EXPECTED, explain
 from monitoring.backups.manifest import About, Manifest
 from monitoring.backups.reading import Backup, opened
 from monitoring.backups.scratch import scratch_folder
-from monitoring.models import AuditEvent
+from monitoring.backups.undone import Undone
 
 Tell = Callable[[str], None]
 
-_MINDED = 50  # of each kind of deed; more would not be read
-
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Undone:
-    """What the trail of the present database has that the backup's has not."""
-
-    deeds: dict[str, int] = field(default_factory=dict)
-    subjects: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +36,12 @@ class Restored:
     aside: str
     undone: Undone
     changed_keys: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WentBack:
+    aside: str
+    undone: Undone
 
 
 def restore(path: Path, *, keep_sessions: bool, accept_other_keys: bool, tell: Tell) -> Restored:
@@ -95,24 +90,40 @@ def _refuse_other_keys(about: About) -> None:
         )
 
 
-def go_back(aside: str) -> str:
-    """Put the database that a restore kept aside back in place; where the present one is kept."""
-    stamp, former = _stamp(), aside.rpartition("-")[2].rpartition("_")[2]
-    _let_go()
+def go_back(aside: str, *, keep_sessions: bool, tell: Tell) -> WentBack:
+    """Put the database that a restore kept aside back in place. Raises BackupFailed or
+    DatabaseInUse."""
     try:
-        kept = kind().go_back(aside, stamp=stamp)
-        for name in files.FOLDERS:
-            files.change_folder(name, files.aside(name, former), stamp=stamp)
+        return _go_back(aside, keep_sessions=keep_sessions, tell=tell)
     except BackupError:
         raise
     except EXPECTED as error:
         raise BackupFailed(explain(error)) from error
-    return kept
+
+
+def _go_back(aside: str, *, keep_sessions: bool, tell: Tell) -> WentBack:
+    stamp, former = _stamp(), aside.rpartition("-")[2].rpartition("_")[2]
+    lost = undone.by_going_back()
+    _let_go()
+    with kind().kept(aside) as returning:
+        with as_default(returning.wrapper()):
+            _prepare(
+                "backup.undone",
+                {"kept_as": aside, "sessions_kept": keep_sessions},
+                keep_sessions=keep_sessions,
+                tell=tell,
+            )
+        what = f"Going back to {aside}."
+        kept = _exchange(returning, lost, what=what, stamp=stamp, tell=tell)
+        for name in files.FOLDERS:
+            files.change_folder(name, files.aside(name, former), stamp=stamp)
+    log.info("backup_undone", kept_as=aside, aside=kept)
+    return WentBack(aside=kept, undone=lost)
 
 
 def _restore(backup: Backup, name: str, *, keep_sessions: bool, tell: Tell) -> Restored:
     about, stamp = backup.about, _stamp()
-    undone = _undone(after=about.audit_head.id if about.audit_head else 0)
+    lost = undone.by_restoring(head=about.audit_head.id if about.audit_head else 0)
     _let_go()
     with scratch_folder() as folder, kind().successor(about) as scratch:
         tell("Reading the backup into an empty database and comparing every table …")
@@ -120,55 +131,50 @@ def _restore(backup: Backup, name: str, *, keep_sessions: bool, tell: Tell) -> R
         manifest = backup.unpack(scratch, unpacked)
         tell(f"All {len(manifest.tables)} tables are as they were: {manifest.rows} rows.")
         with as_default(scratch.wrapper()):
-            _prepare(name, about, keep_sessions=keep_sessions, tell=tell)
-        tell("Putting it in place of the present database, which is kept aside …")
-        aside = scratch.take_over(stamp=stamp)
+            _prepare(
+                "backup.restored",
+                {"file": name, "made_at": about.created_at, "sessions_kept": keep_sessions},
+                keep_sessions=keep_sessions,
+                tell=tell,
+            )
+        what = f"Restoring {name}, made at {about.created_at}."
+        aside = _exchange(scratch, lost, what=what, stamp=stamp, tell=tell)
         unpacked.put_in_place(stamp=stamp)
     log.info("backup_restored", file=name, aside=aside)
     return Restored(
         about=about,
         manifest=manifest,
         aside=aside,
-        undone=undone,
+        undone=lost,
         changed_keys=files.changed_keys(about.key_prints),
     )
 
 
-def _prepare(name: str, about: About, *, keep_sessions: bool, tell: Tell) -> None:
+def _prepare(action: str, detail: audit.Detail, *, keep_sessions: bool, tell: Tell) -> None:
+    """Of the database that is the default one now and will be everybody's."""
     if schema.is_behind():
-        tell(
-            f"The backup is of an older version ({about.version}): bringing its tables up to date …"
-        )
+        tell("It is of an older version: bringing its tables up to date …")
         schema.catch_up()
     if not keep_sessions:
         for what, run in afterwards.steps().items():
             tell(f"{run()} {what}.")
-    detail: audit.Detail = {
-        "file": name,
-        "made_at": about.created_at,
-        "sessions_kept": keep_sessions,
-    }
-    audit.record("backup.restored", actor_id=None, detail=detail)
+    audit.record(action, actor_id=None, detail=detail)
 
 
-def _undone(*, after: int) -> Undone:
-    """Nothing where there is no database, or none that can be read."""
-    if not is_there():
-        return Undone()
-    later = AuditEvent.objects.filter(id__gt=after)
+def _exchange(successor: Successor, lost: Undone, *, what: str, stamp: str, tell: Tell) -> str:
+    """Where the former database is kept. The list is there before, so that whoever is killed right
+    afterwards still knows it."""
+    listed: Path | None = None
+    if aside := successor.aside(stamp=stamp):
+        listed = undone.write_list(lost, what=what, aside=aside, stamp=stamp)
+        tell(f"What is undone by this is listed in {listed}.")
+    tell("Putting it in place of the present database, which is kept aside …")
     try:
-        counted: Any = later.order_by().values_list("action").annotate(Count("id"))
-        return Undone(
-            deeds=dict(sorted(counted)),
-            subjects={
-                action: list(
-                    later.filter(action=action).values_list("subject_id", flat=True)[:_MINDED]
-                )
-                for action in afterwards.to_mind()
-            },
-        )
-    except Error:
-        return Undone()
+        return successor.take_over(stamp=stamp)
+    except DatabaseInUse:
+        if listed is not None:
+            listed.unlink(missing_ok=True)
+        raise
 
 
 def _let_go() -> None:

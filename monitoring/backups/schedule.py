@@ -32,7 +32,7 @@ def run_due() -> int:
     assert settings.BACKUP_DIR is not None
     folder: Path = settings.BACKUP_DIR
     done = 0
-    if _is_due():
+    if _is_due(folder):
         make_backup(folder=folder, with_keys=False, tell=lambda _text: None)
         done += 1
     newest = next(iter(ours(folder)), None)
@@ -66,9 +66,11 @@ def prune(folder: Path, *, keep: int) -> int:
     return len(old)
 
 
-def _is_due() -> bool:
-    interval = timedelta(hours=settings.BACKUP_INTERVAL_HOURS)
-    return not BackupRecord.objects.made_since(timezone.now() - interval + _EARLY).exists()
+def _is_due(folder: Path) -> bool:
+    """What is on record may lie elsewhere, on a stick or on the machine before this one."""
+    since = timezone.now() - timedelta(hours=settings.BACKUP_INTERVAL_HOURS) + _EARLY
+    made = BackupRecord.objects.made().of(ours(folder))
+    return not made.filter(started_at__gte=since).exists()
 
 
 def _is_checked(path: Path) -> bool:

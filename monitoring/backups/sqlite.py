@@ -76,12 +76,13 @@ def successor(about: About) -> Iterator[FileScratch]:
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def go_back(aside: str, *, stamp: str) -> str:
+@contextlib.contextmanager
+def kept(aside: str) -> Iterator[FileScratch]:
     with Place(_live()) as place:
-        kept = place.path.with_name(Path(aside).name)
-        if not is_kept(kept, place.path):
-            raise BackupFailed(f"There is no database {kept.name} that a restore has kept aside.")
-        return place.replace_by(kept, stamp=stamp)
+        path = place.path.with_name(Path(aside).name)
+        if not is_kept(path, place.path):
+            raise BackupFailed(f"There is no database {path.name} that a restore has kept aside.")
+        yield FileScratch(path, place=place)
 
 
 class FileScratch:
@@ -110,6 +111,10 @@ class FileScratch:
     def wrapper(self) -> BaseDatabaseWrapper:
         its = {**connection.settings_dict, "NAME": str(self._path), "CONN_MAX_AGE": 0}
         return type(connections["default"])(its, "default")
+
+    def aside(self, *, stamp: str) -> str:
+        assert self._place is not None
+        return self._place.aside(stamp).name if self._place.path.exists() else ""
 
     def take_over(self, *, stamp: str) -> str:
         assert self._place is not None

@@ -57,9 +57,12 @@ class Place:
     ) -> None:
         self._let_go()
 
+    def aside(self, stamp: str) -> Path:
+        return self.path.with_name(f"{self.path.name}{_ASIDE}{stamp}")
+
     def replace_by(self, successor: Path, *, stamp: str) -> str:
         """Where the present file is kept, or an empty text if there was none."""
-        aside = self.path.with_name(f"{self.path.name}{_ASIDE}{stamp}")
+        aside = self.aside(stamp)
         _sync_file(successor)
         if self._held is not None:
             # Into the file with what is in the journal: beside another database it would be taken

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 from django.db import connection
 
+from accounts.models import User
+from accounts.services import erase_user
 from tests import environment
 from tests.backing_up import add_user, back_up, folder, leftovers, names, restore
 from tests.own_databases import close_all
@@ -102,3 +106,21 @@ def test_a_killed_restore_leaves_the_database_as_it_was(point: str) -> None:
     restore(path)
     assert names() == ["alice"]
     assert leftovers() == []
+
+
+def test_killed_after_the_exchange_what_it_undid_is_still_known(staff: User) -> None:
+    alice = add_user("alice")
+    path = back_up()
+    erase_user(alice, by=staff)
+    add_user("bob")
+    killed("monitoring.backups.files", "Unpacked", "put_in_place", "restore", str(path), "--yes")
+    assert "bob" not in names()
+    (listed,) = (settings.DATA_DIR / "restores").iterdir()
+    told = listed.read_text()
+    assert f"Erase these accounts again: {alice.id}" in told
+    assert "alice" not in told
+    assert stat.S_IMODE(listed.stat().st_mode) == 0o600
+    aside = told.partition("kept as ")[2].partition(". If")[0]
+    call_command("restore", undo=aside, yes=True)
+    assert "bob" in names()
+    assert "alice" not in names()

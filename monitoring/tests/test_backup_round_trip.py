@@ -24,6 +24,7 @@ from monitoring.backups.database import Snapshot, kind
 from monitoring.backups.errors import BackupFailed
 from monitoring.backups.manifest import Manifest
 from monitoring.backups.restoring import take_out_keys
+from monitoring.management.commands.backup import as_text
 from monitoring.models import AuditEvent, AuditSeal, BackupRecord, Instance
 from monitoring.tests.trail import record, sealed
 from tests.backing_up import (
@@ -104,6 +105,28 @@ def test_what_came_later_is_kept_aside_and_can_be_had_again(own_database: str) -
     assert names() == ["alice", "bob"]
 
 
+@pytest.mark.parametrize("keep_sessions", [False, True])
+def test_going_back_is_on_record_and_ends_sessions(
+    own_database: str, staff: User, keep_sessions: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = back_up()
+    add_user("alice")
+    epoch = User.objects.get(username="alice").token_epoch
+    restored = restore(path)
+    bob = add_user("bob")
+    erase_user(bob, by=staff)
+    call_command("restore", undo=restored.aside, yes=True, keep_sessions=keep_sessions)
+    told = capsys.readouterr().out
+    assert "Done after the last restore, and undone now: 1 user.erased." in told
+    assert f"Erase these accounts again: {bob.id}" in told
+    assert User.objects.get(username="alice").token_epoch == epoch + (not keep_sessions)
+    event = AuditEvent.objects.latest("id")
+    assert event.action == "backup.undone"
+    assert event.detail == {"kept_as": restored.aside, "sessions_kept": keep_sessions}
+    listed = [path.read_text() for path in (folder().parent / "restores").iterdir()]
+    assert sorted(f"again: {bob.id}" in text for text in listed) == [False, True]
+
+
 def test_it_is_a_snapshot_while_others_write(own_database: str) -> None:
     """Writers make a user, a fact and an audit row in one transaction: in every backup there are as
     many of each."""
@@ -156,7 +179,7 @@ def test_commands_say_what_they_do(
 ) -> None:
     call_command("backup", output=str(tmp_path / "elsewhere"))
     (path,) = (tmp_path / "elsewhere").iterdir()
-    assert f"{path}: " in capsys.readouterr().out
+    assert f"{path}: {as_text(path.stat().st_size)}; " in capsys.readouterr().out
     call_command("verify_backup", str(path))
     assert "Good: all " in capsys.readouterr().out
     record = BackupRecord.objects.get()
@@ -174,6 +197,22 @@ def test_commands_say_what_they_do(
         call_command("backup")
     with pytest.raises(CommandError, match="name a file"):
         call_command("verify_backup", newest=True)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "told"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (48_000, "46.9 KiB"),
+        (1024**2, "1.0 MiB"),
+        (582 * 1024**2, "582.0 MiB"),
+        (5000 * 1024**3, "5000.0 GiB"),
+    ],
+)
+def test_sizes_are_told_in_a_unit_that_fits(size_bytes: int, told: str) -> None:
+    assert as_text(size_bytes) == told
 
 
 def test_without_a_key_there_are_no_backups(settings: Settings) -> None:

@@ -19,10 +19,11 @@ from conftest import PASSWORD
 from monitoring import jobs
 from monitoring.backups import readings, schedule
 from monitoring.backups.errors import BackupError
+from monitoring.backups.making import make_backup
 from monitoring.backups.records import note_verified
 from monitoring.models import BackupRecord, Instance
 from tests import environment
-from tests.backing_up import back_up
+from tests.backing_up import back_up, ignore
 from tests.log_capture import LogCapture
 
 pytestmark = pytest.mark.usefixtures("own_database")
@@ -150,6 +151,38 @@ def test_metrics_tell_of_the_newest_backup(
     assert told()["last_verified_timestamp_seconds"] == made_at + 60
     settings.BACKUP_DIR = None
     assert told()["enabled"] == 0
+
+
+def test_only_what_is_here_counts(
+    folder: Path, clock: time_machine.Traveller, tmp_path: Path
+) -> None:
+    """One on a stick, or one that stayed on the machine before this one, is on record too."""
+    path, _ = make_backup(folder=tmp_path / "stick", with_keys=False, tell=ignore)
+    note_verified(path, made_at=timezone.now())
+    assert told()["last_success_timestamp_seconds"] == 0
+    assert told()["last_verified_timestamp_seconds"] == 0
+    assert schedule.run_due() == 2
+    made_at = timezone.now().timestamp()
+    assert told()["last_success_timestamp_seconds"] == made_at
+    assert told()["last_verified_timestamp_seconds"] == made_at
+    assert schedule.run_due() == 0
+    clock.shift(60)
+    (made,) = schedule.ours(folder)
+    made.unlink()
+    assert told()["last_success_timestamp_seconds"] == 0
+    assert schedule.run_due() == 2
+
+
+def test_one_elsewhere_does_not_hide_a_failure(
+    folder: Path, clock: time_machine.Traveller, settings: Settings, tmp_path: Path
+) -> None:
+    key, settings.BACKUP_KEY = settings.BACKUP_KEY, ""
+    with pytest.raises(BackupError):
+        schedule.run_due()
+    settings.BACKUP_KEY = key
+    clock.shift(60)
+    make_backup(folder=tmp_path / "stick", with_keys=False, tell=ignore)
+    assert told()["last_attempt_failed"] == 1
 
 
 def test_metrics_are_scraped(client: Client, folder: Path) -> None:

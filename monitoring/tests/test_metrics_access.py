@@ -91,7 +91,8 @@ def test_without_a_token_nobody_else_may(anonymous: APIClient, peer: str) -> Non
     "header",
     [
         *("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port"),
-        *("X-Real-IP", "Forwarded"),
+        *("X-Forwarded-Server", "X-Real-IP", "Forwarded", "Via", "CF-Connecting-IP"),
+        *("True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "CDN-Loop"),
     ],
 )
 @pytest.mark.parametrize("value", ["127.0.0.1", "for=127.0.0.1", ""])

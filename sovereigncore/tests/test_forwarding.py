@@ -104,12 +104,15 @@ def test_headers_of_strangers_are_dropped(
         HTTP_X_FORWARDED_HOST="evil.example",
         HTTP_X_REAL_IP=CALLER,
         HTTP_FORWARDED=f"for={CALLER}",
+        HTTP_VIA="1.1 proxy",
+        HTTP_CF_CONNECTING_IP=CALLER,
     )
     assert response.status_code == 200
     request = response.wsgi_request
     assert logged_address(logs) == "192.0.2.1"
     assert not request.is_secure()
-    left = [name for name in request.META if "FORWARDED" in name or "REAL_IP" in name]
+    of_proxies = ("FORWARDED", "REAL_IP", "VIA", "CONNECTING")
+    left = [name for name in request.META if any(word in name for word in of_proxies)]
     assert left == ["WAS_FORWARDED"]
     assert request.META["WAS_FORWARDED"] is True
 

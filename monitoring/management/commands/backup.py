@@ -11,7 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from monitoring.backups.errors import BackupError
 from monitoring.backups.making import make_backup
 
-_MIB = 1024 * 1024
+_STEP = 1024
+_UNITS = ("B", "KiB", "MiB", "GiB")
 
 
 class Command(BaseCommand):
@@ -39,8 +40,17 @@ class Command(BaseCommand):
             )
         except BackupError as error:
             raise CommandError(str(error)) from error
-        size = path.stat().st_size
+        size = as_text(path.stat().st_size)
         self.stdout.write(
-            f"{path}: {size / _MIB:.1f} MiB; {manifest.rows} rows in {len(manifest.tables)} tables,"
+            f"{path}: {size}; {manifest.rows} rows in {len(manifest.tables)} tables,"
             f" files beside them: {len(manifest.files)}."
         )
+
+
+def as_text(size_bytes: int) -> str:
+    """In the largest unit of which there is one; in GiB if there are thousands."""
+    power = 0
+    while power < len(_UNITS) - 1 and size_bytes >= _STEP ** (power + 1):
+        power += 1
+    digits = 1 if power else 0
+    return f"{size_bytes / _STEP**power:.{digits}f} {_UNITS[power]}"

@@ -7,8 +7,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from monitoring.backups import afterwards, restoring
+from monitoring.backups import restoring
 from monitoring.backups.errors import BackupError
+from monitoring.backups.undone import Undone, how_to_go_back
+
+_SHOWN = 50  # ids of each kind; more would not be read, and the list has them
 
 
 class Command(BaseCommand):
@@ -29,7 +32,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--keep-sessions",
             action="store_true",
-            help="leave logins as the backup has them, those revoked since then included",
+            help="leave logins as they are in what comes back, those revoked since then included",
         )
 
         parser.add_argument(
@@ -46,7 +49,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             if options["undo"]:
-                self._undo(options["undo"], is_meant=options["yes"])
+                self._undo(options["undo"], options)
             elif options["only_keys"]:
                 folder = restoring.take_out_keys(Path(options["file"]))
                 self.stdout.write(f"The keys of the backup are in {folder}; nothing uses them yet.")
@@ -55,11 +58,18 @@ class Command(BaseCommand):
         except BackupError as error:
             raise CommandError(str(error)) from error
 
-    def _undo(self, aside: str, *, is_meant: bool) -> None:
-        if not is_meant:
+    def _undo(self, aside: str, options: dict[str, Any]) -> None:
+        if not options["yes"]:
             raise CommandError(f"This puts {aside} in the place of the database. Add --yes.")
-        kept = restoring.go_back(aside)
-        self.stdout.write(f"{aside} is the database again. The one before is kept as {kept}.")
+        done = restoring.go_back(
+            aside, keep_sessions=options["keep_sessions"], tell=self.stdout.write
+        )
+        self.stdout.write(self.style.SUCCESS(f"{aside} is the database again."))
+        if done.aside:
+            self.stdout.write(
+                f"The one before is kept as {done.aside}. {how_to_go_back(done.aside)}"
+            )
+        self._tell_undone(done.undone)
 
     def _restore(self, path: Path, options: dict[str, Any]) -> None:
         if not options["yes"]:
@@ -77,8 +87,7 @@ class Command(BaseCommand):
         self.stdout.write(self.style.SUCCESS(f"Restored to {done.about.created_at}."))
         if done.aside:
             self.stdout.write(
-                f"The database before is kept as {done.aside}. To go back to it:"
-                f" manage.py restore --undo {done.aside} --yes"
+                f"The database before is kept as {done.aside}. {how_to_go_back(done.aside)}"
             )
         for name in done.changed_keys:
             self.stdout.write(
@@ -89,11 +98,6 @@ class Command(BaseCommand):
             )
         self._tell_undone(done.undone)
 
-    def _tell_undone(self, undone: restoring.Undone) -> None:
-        if not undone.deeds:
-            return
-        told = ", ".join(f"{count} {action}" for action, count in undone.deeds.items())
-        self.stdout.write(f"Done after the backup was made, and undone now: {told}.")
-        for action, advice in afterwards.to_mind().items():
-            if subjects := undone.subjects.get(action):
-                self.stdout.write(self.style.WARNING(f"{advice}: {', '.join(subjects)}"))
+    def _tell_undone(self, undone: Undone) -> None:
+        for line in undone.lines(at_most=_SHOWN):
+            self.stdout.write(self.style.WARNING(line))
