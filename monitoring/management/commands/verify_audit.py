@@ -32,13 +32,14 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
+        checkpoints = parser.add_mutually_exclusive_group()
+        checkpoints.add_argument(
             "--checkpoints",
             type=Path,
             metavar="FILE",
             help="default: DATA_DIR/audit/checkpoints.jsonl; better a copy kept elsewhere",
         )
-        parser.add_argument(
+        checkpoints.add_argument(
             "--without-checkpoints",
             action="store_true",
             help="do without: then a trail that was cut off at its end is not found",
@@ -108,8 +109,10 @@ class Command(BaseCommand):
         is_any = file.exists() or audit_checkpoints.older_path(file).exists()
         if not is_any and options["checkpoints"]:
             raise CommandError(f"There is no file {file}.")
-        if not is_any:
-            is_wanted = options["file"] is None and AuditSeal.objects.exists()
+        if not any(audit_checkpoints.lines(file)):  # an emptied file is as good as none
+            is_wanted = options["checkpoints"] or (
+                options["file"] is None and AuditSeal.objects.exists()
+            )
             missing = (
                 f"There are no checkpoints at {file}: a trail that was cut off would not show."
             )
