@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -109,10 +110,48 @@ def test_a_file_that_was_made_up_anew_contradicts_the_checkpoints(
     for line in lines:
         if line["kind"] == "seal":
             line["chain"] = "00" * 32
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
     said = verify("--file", str(path), "--without-key")
     assert first(said) == ("seal", 1)
     assert any("written down" in problem["why"] for problem in said["problems"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"detail":{"n":1}', '"detail":{"n":2,"n":1}'),
+        ('"action":"key.created"', '"action":"key.revoked","action":"key.created"'),
+        ('"action":"key.created"', '"note":"false","action":"key.created"'),
+        ('"format":1', '"format":1,"of":"another platform"'),
+        ('"sealed_at"', '"count":99,"sealed_at"'),
+        ('"seals":3', '"seals":9,"seals":3'),
+    ],
+)
+def test_what_another_reader_could_see_otherwise_is_no_line(
+    ids: list[int], tmp_path: Path, old: str, new: str
+) -> None:
+    path = tmp_path / "trail.jsonl"
+    export(path)
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    said = verify("--file", str(path))
+    assert first(said) == ("archive", 0)
+    assert said["problems"][0]["why"].endswith(" is not as the platform writes it.")
+
+
+@pytest.mark.parametrize("name", ["trail.jsonl", "trail.jsonl.gz"])
+@pytest.mark.parametrize("more", ["its last row", "its end", "junk", "an empty line"])
+def test_nothing_comes_after_the_end(
+    ids: list[int], tmp_path: Path, name: str, more: str
+) -> None:
+    path = tmp_path / name
+    export(path)
+    read, write = (gzip.decompress, gzip.compress) if path.suffix == ".gz" else (bytes, bytes)
+    whole = read(path.read_bytes())
+    lines = whole.splitlines(keepends=True)
+    added = {"its last row": lines[-2], "its end": lines[-1], "junk": b"junk"}.get(more, b"\n")
+    path.write_bytes(write(whole + added))
+    assert first(verify("--file", str(path))) == ("archive", 0)
 
 
 def test_after_archiving_it_goes_on_where_the_archive_ends(
