@@ -77,9 +77,34 @@ def test_it_verifies_elsewhere_without_a_secret(
     copy = tmp_path / "checkpoints.jsonl"
     copy.write_bytes(audit_checkpoints.path().read_bytes())
     known = ["--file", str(path), "--checkpoints", str(copy), "--public-key", key]
-    said = verified("--without-key", *known)
+    said = verify("--without-key", *known)
     assert said["newest_checkpoint"]["seal"] == 3
+    assert [each["why"] for each in said["problems"]] == [
+        "2 rows without a seal were not verified: that needs AUDIT_KEY."
+    ]
     assert not verify(*known)["sound"]
+
+
+def test_sealed_rows_alone_verify_without_a_secret(ids: list[int], tmp_path: Path) -> None:
+    path = tmp_path / "trail.jsonl"
+    export(path, "--until", "2026-01-31T14:30:00Z")
+    said = verified("--file", str(path), "--without-key")
+    assert (said["sealed"], said["unsealed"], said["unverified"]) == (12, 0, 0)
+
+
+def test_rows_that_no_checkpoint_speaks_for_are_not_verified_without_a_secret(
+    ids: list[int], tmp_path: Path
+) -> None:
+    path, copy = tmp_path / "trail.jsonl", tmp_path / "copy.jsonl"
+    export(path, "--until", "2026-01-31T14:30:00Z")
+    copy.write_bytes(b"".join(list(audit_checkpoints.lines(audit_checkpoints.path()))[:2]))
+    known = ["--file", str(path), "--checkpoints", str(copy)]
+    assert verified(*known)["unverified"] == 0
+    said = verify("--without-key", *known)
+    assert (said["unverified"], said["problem_count"]) == (5, 1)
+    assert said["problems"][0]["why"].startswith("5 sealed rows after seal 2 were not verified")
+    said = verify("--file", str(path), "--without-key", "--without-checkpoints")
+    assert (said["unverified"], said["problem_count"]) == (12, 1)
 
 
 @pytest.mark.parametrize(

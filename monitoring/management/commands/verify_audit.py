@@ -60,7 +60,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--without-key",
             action="store_true",
-            help="check nothing that needs AUDIT_KEY: for a file of another platform",
+            help="check nothing that needs AUDIT_KEY: for a file of another platform. Rows that no "
+            "checkpoint speaks for are then not verified, and the trail is not called sound",
         )
         parser.add_argument(
             "--skip-archives", action="store_true", help="verify what is in the database only"
@@ -127,6 +128,7 @@ class Command(BaseCommand):
             "seals": report.seals,
             "sealed": report.sealed,
             "unsealed": report.unsealed,
+            "unverified": report.unverified,
             "last_seal": report.last_seal,
             "last_id": report.last_id,
             "checkpoints": count,
