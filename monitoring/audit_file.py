@@ -90,23 +90,31 @@ def _write_lines(
     batches: Iterable[Batch],
     unsealed: Iterable[Row],
 ) -> tuple[int, int]:
-    def put(kind: str, **said: Any) -> None:
-        file.write(orjson.dumps({"kind": kind, **said}, option=orjson.OPT_APPEND_NEWLINE))
-
-    previous = beginning.previous.hex()
-    put("trail", format=_FORMAT, first_seal=beginning.first_seal, previous=previous)
+    file.write(_line("trail", _beginning_said(beginning)))
     seals = events = 0
     for seal, rows in batches:
-        put("seal", **_seal_said(seal))
+        file.write(_line("seal", _seal_said(seal)))
         seals += 1
         for row in rows:
-            put("event", **_event_said(row))
+            file.write(_line("event", _event_said(row)))
             events += 1
     for row in unsealed:
-        put("event", **_event_said(row))
+        file.write(_line("event", _event_said(row)))
         events += 1
-    put("end", seals=seals, events=events)
+    file.write(_line("end", {"seals": seals, "events": events}))
     return seals, events
+
+
+def _line(kind: str, said: dict[str, Any]) -> bytes:
+    return orjson.dumps({"kind": kind, **said}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _beginning_said(beginning: Beginning) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "first_seal": beginning.first_seal,
+        "previous": beginning.previous.hex(),
+    }
 
 
 def _seal_said(seal: Seal) -> dict[str, Any]:
@@ -131,12 +139,13 @@ def _event_said(row: Row) -> dict[str, Any]:
 
 class Reader:
     """Reads a file in one pass: `beginning`, then each of `batches` before the next, then
-    `unsealed`. Each raises BadFile where the file is damaged, and so does its end when it is
-    missing or tells another count."""
+    `unsealed`. Each raises BadFile where the file is damaged or says anything that `write` does not,
+    and so does its end when it is missing, tells another count or is not the last line."""
 
     def __init__(self, path: Path) -> None:
         self._lines = _lines(path)
         self._line: dict[str, Any] = {}
+        self._written, self._number = b"", 0
         self._seals = self._events = 0
         first = self._next()
         if first.get("kind") != "trail" or first.get("format") != _FORMAT:
@@ -145,12 +154,14 @@ class Reader:
             self.beginning = Beginning(
                 first_seal=int(first["first_seal"]), previous=bytes.fromhex(first["previous"])
             )
+        self._check_spelling("trail", _beginning_said(self.beginning))
         self._next()
 
     def batches(self) -> Iterator[Batch]:
         while self._line["kind"] == "seal":
             with _as_bad_file():
                 seal = _seal_from(self._line)
+            self._check_spelling("seal", _seal_said(seal))
             self._seals += 1
             self._next()
             rows = self._rows(seal.id)
@@ -164,17 +175,27 @@ class Reader:
             raise BadFile(f"a line of kind {self._line['kind']!r} is out of place")
         if (self._line.get("seals"), self._line.get("events")) != (self._seals, self._events):
             raise BadFile("lines are missing, or there are more than it tells")
+        self._check_spelling("end", {"seals": self._seals, "events": self._events})
+        if next(self._lines, None) is not None:
+            raise BadFile("something comes after its end")
 
     def _rows(self, seal: int | None) -> Iterator[Row]:
         while self._line["kind"] == "event" and self._line.get("seal") == seal:
             with _as_bad_file():
                 row = _row_from(self._line)
+            self._check_spelling("event", _event_said(row))
             self._events += 1
             self._next()
             yield row
 
+    def _check_spelling(self, kind: str, said: dict[str, Any]) -> None:
+        # Another reader must not see what this one does not: a key twice, one that nobody knows.
+        if _line(kind, said) != self._written:
+            raise BadFile(f"line {self._number} is not as the platform writes it")
+
     def _next(self) -> dict[str, Any]:
-        line = next(self._lines, None)
+        self._written, line = next(self._lines, (b"", None))
+        self._number += 1
         if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
             raise BadFile("it ends too early" if line is None else "a line is no object")
         self._line = line
@@ -190,12 +211,13 @@ class _as_bad_file:  # noqa: N801 - read as a word
             raise BadFile("a line lacks something, or is spoiled") from error
 
 
-def _lines(path: Path) -> Iterator[Any]:
+def _lines(path: Path) -> Iterator[tuple[bytes, Any]]:
+    """Each line as it is, and what it says."""
     opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
     with opened as file:
         try:
             for line in file:
-                yield orjson.loads(line)
+                yield line, orjson.loads(line)
         except (EOFError, gzip.BadGzipFile, zlib.error, orjson.JSONDecodeError) as error:
             raise BadFile(f"it is damaged: {type(error).__name__}") from error
 

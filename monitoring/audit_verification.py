@@ -34,6 +34,7 @@ class Report:
     seals: int = 0
     sealed: int = 0
     unsealed: int = 0
+    unverified: int = 0  # of them all: nothing told whether they are what was written
     last_seal: int = 0
     last_id: int = 0
     problem_count: int = 0
@@ -64,6 +65,7 @@ class Verification:
         self._chain: bytes | None = audit_chain.GENESIS  # None: unknown after a gap
         self._next_seal = 1
         self._digests_held = self._digests_failed = 0
+        self._sealed_since = 0  # rows under seals after the newest checkpoint that agrees
 
     @property
     def next_seal(self) -> int:
@@ -106,6 +108,8 @@ class Verification:
         self._chain, self._next_seal = seal.chain, seal.id + 1
         self.report.seals += 1
         self.report.sealed += seal.count
+        speaks = self.report.checkpoint is not None and self.report.checkpoint.seal == seal.id
+        self._sealed_since = 0 if speaks else self._sealed_since + seal.count
         self.report.last_seal = seal.id
         self.report.last_id = max(self.report.last_id, seal.last_id)
 
@@ -124,11 +128,34 @@ class Verification:
                 f" {self.report.last_seal}, and seal {newest.seal} with row {newest.last_id} was"
                 f" written down at {newest.at}. Or an older database was restored.",
             )
+        if not self._with_key:
+            self._tell_unverified()
         if self._digests_failed and not self._digests_held:
             self.report.notes.append(
                 "No digest holds at all: is AUDIT_KEY the one that this trail was made with?"
             )
         return self.report
+
+    def _tell_unverified(self) -> None:
+        """Without AUDIT_KEY checkpoints alone tell, and only of what is sealed: anybody can make a
+        chain that agrees with itself."""
+        if self._sealed_since:
+            newest = self.report.checkpoint
+            after = f" after seal {newest.seal}" if newest else ""
+            self.report.add(
+                "trail",
+                0,
+                f"{self._sealed_since:,} sealed rows{after} were not verified: no checkpoint speaks"
+                " for them, and AUDIT_KEY was not used.",
+            )
+        if self.report.unsealed:
+            self.report.add(
+                "trail",
+                0,
+                f"{self.report.unsealed:,} rows without a seal were not verified: that needs"
+                " AUDIT_KEY.",
+            )
+        self.report.unverified = self._sealed_since + self.report.unsealed
 
     def _verify_seal(self, seal: Seal) -> bool:
         """Whether it says what it was made with; so, that its list of rows can be relied on."""

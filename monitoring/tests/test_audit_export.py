@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -76,9 +77,34 @@ def test_it_verifies_elsewhere_without_a_secret(
     copy = tmp_path / "checkpoints.jsonl"
     copy.write_bytes(audit_checkpoints.path().read_bytes())
     known = ["--file", str(path), "--checkpoints", str(copy), "--public-key", key]
-    said = verified("--without-key", *known)
+    said = verify("--without-key", *known)
     assert said["newest_checkpoint"]["seal"] == 3
+    assert [each["why"] for each in said["problems"]] == [
+        "2 rows without a seal were not verified: that needs AUDIT_KEY."
+    ]
     assert not verify(*known)["sound"]
+
+
+def test_sealed_rows_alone_verify_without_a_secret(ids: list[int], tmp_path: Path) -> None:
+    path = tmp_path / "trail.jsonl"
+    export(path, "--until", "2026-01-31T14:30:00Z")
+    said = verified("--file", str(path), "--without-key")
+    assert (said["sealed"], said["unsealed"], said["unverified"]) == (12, 0, 0)
+
+
+def test_rows_that_no_checkpoint_speaks_for_are_not_verified_without_a_secret(
+    ids: list[int], tmp_path: Path
+) -> None:
+    path, copy = tmp_path / "trail.jsonl", tmp_path / "copy.jsonl"
+    export(path, "--until", "2026-01-31T14:30:00Z")
+    copy.write_bytes(b"".join(list(audit_checkpoints.lines(audit_checkpoints.path()))[:2]))
+    known = ["--file", str(path), "--checkpoints", str(copy)]
+    assert verified(*known)["unverified"] == 0
+    said = verify("--without-key", *known)
+    assert (said["unverified"], said["problem_count"]) == (5, 1)
+    assert said["problems"][0]["why"].startswith("5 sealed rows after seal 2 were not verified")
+    said = verify("--file", str(path), "--without-key", "--without-checkpoints")
+    assert (said["unverified"], said["problem_count"]) == (12, 1)
 
 
 @pytest.mark.parametrize(
@@ -109,10 +135,48 @@ def test_a_file_that_was_made_up_anew_contradicts_the_checkpoints(
     for line in lines:
         if line["kind"] == "seal":
             line["chain"] = "00" * 32
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
     said = verify("--file", str(path), "--without-key")
     assert first(said) == ("seal", 1)
     assert any("written down" in problem["why"] for problem in said["problems"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"detail":{"n":1}', '"detail":{"n":2,"n":1}'),
+        ('"action":"key.created"', '"action":"key.revoked","action":"key.created"'),
+        ('"action":"key.created"', '"note":"false","action":"key.created"'),
+        ('"format":1', '"format":1,"of":"another platform"'),
+        ('"sealed_at"', '"count":99,"sealed_at"'),
+        ('"seals":3', '"seals":9,"seals":3'),
+    ],
+)
+def test_what_another_reader_could_see_otherwise_is_no_line(
+    ids: list[int], tmp_path: Path, old: str, new: str
+) -> None:
+    path = tmp_path / "trail.jsonl"
+    export(path)
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    said = verify("--file", str(path))
+    assert first(said) == ("archive", 0)
+    assert said["problems"][0]["why"].endswith(" is not as the platform writes it.")
+
+
+@pytest.mark.parametrize("name", ["trail.jsonl", "trail.jsonl.gz"])
+@pytest.mark.parametrize("more", ["its last row", "its end", "junk", "an empty line"])
+def test_nothing_comes_after_the_end(
+    ids: list[int], tmp_path: Path, name: str, more: str
+) -> None:
+    path = tmp_path / name
+    export(path)
+    read, write = (gzip.decompress, gzip.compress) if path.suffix == ".gz" else (bytes, bytes)
+    whole = read(path.read_bytes())
+    lines = whole.splitlines(keepends=True)
+    added = {"its last row": lines[-2], "its end": lines[-1], "junk": b"junk"}.get(more, b"\n")
+    path.write_bytes(write(whole + added))
+    assert first(verify("--file", str(path))) == ("archive", 0)
 
 
 def test_after_archiving_it_goes_on_where_the_archive_ends(

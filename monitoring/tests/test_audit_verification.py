@@ -364,6 +364,19 @@ def test_without_checkpoints_a_trail_is_not_called_sound(ids: list[int]) -> None
     assert verified("--without-checkpoints")["newest_checkpoint"] is None
 
 
+@pytest.mark.parametrize("kept", [0, 50], ids=["empty", "a torn line"])
+@pytest.mark.parametrize("is_named", [False, True], ids=["its own place", "named"])
+def test_a_file_without_a_checkpoint_is_as_good_as_none(
+    ids: list[int], kept: int, is_named: bool
+) -> None:
+    file = audit_checkpoints.path()
+    file.write_bytes(file.read_bytes()[:kept])
+    said = verify(*(["--checkpoints", str(file)] if is_named else []))
+    assert first(said) == ("checkpoint", 0)
+    assert said["problems"][0]["why"].startswith("There are no checkpoints at ")
+    assert verified("--without-checkpoints")["sealed"] == 12
+
+
 def test_a_checkpoint_that_was_changed_is_found(ids: list[int]) -> None:
     file = audit_checkpoints.path()
     file.write_text(re.sub(r'"seal":2', '"seal":1', file.read_text()))
@@ -403,7 +416,12 @@ def test_a_copy_kept_elsewhere_finds_what_the_local_file_hides(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--checkpoints", "/nonexistent/file"], ["--public-key", "abc"], ["--public-key", "g" * 64]],
+    [
+        ["--checkpoints", "/nonexistent/file"],
+        ["--checkpoints", __file__, "--without-checkpoints"],
+        ["--public-key", "abc"],
+        ["--public-key", "g" * 64],
+    ],
 )
 def test_a_mistaken_call_is_one_line(ids: list[int], arguments: list[str]) -> None:
     with pytest.raises(CommandError):

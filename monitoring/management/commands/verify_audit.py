@@ -32,13 +32,14 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
+        checkpoints = parser.add_mutually_exclusive_group()
+        checkpoints.add_argument(
             "--checkpoints",
             type=Path,
             metavar="FILE",
             help="default: DATA_DIR/audit/checkpoints.jsonl; better a copy kept elsewhere",
         )
-        parser.add_argument(
+        checkpoints.add_argument(
             "--without-checkpoints",
             action="store_true",
             help="do without: then a trail that was cut off at its end is not found",
@@ -59,7 +60,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--without-key",
             action="store_true",
-            help="check nothing that needs AUDIT_KEY: for a file of another platform",
+            help="check nothing that needs AUDIT_KEY: for a file of another platform. Rows that no "
+            "checkpoint speaks for are then not verified, and the trail is not called sound",
         )
         parser.add_argument(
             "--skip-archives", action="store_true", help="verify what is in the database only"
@@ -108,8 +110,10 @@ class Command(BaseCommand):
         is_any = file.exists() or audit_checkpoints.older_path(file).exists()
         if not is_any and options["checkpoints"]:
             raise CommandError(f"There is no file {file}.")
-        if not is_any:
-            is_wanted = options["file"] is None and AuditSeal.objects.exists()
+        if not any(audit_checkpoints.lines(file)):  # an emptied file is as good as none
+            is_wanted = options["checkpoints"] or (
+                options["file"] is None and AuditSeal.objects.exists()
+            )
             missing = (
                 f"There are no checkpoints at {file}: a trail that was cut off would not show."
             )
@@ -124,6 +128,7 @@ class Command(BaseCommand):
             "seals": report.seals,
             "sealed": report.sealed,
             "unsealed": report.unsealed,
+            "unverified": report.unverified,
             "last_seal": report.last_seal,
             "last_id": report.last_id,
             "checkpoints": count,
