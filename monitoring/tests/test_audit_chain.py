@@ -50,7 +50,12 @@ def verified(trail: Trail, *, with_key: bool = True) -> Report:
     """By a checkpoint of its newest seal, without which nothing is proved without the key."""
     newest = max((seal for seal, _ in trail), key=lambda seal: seal.id)
     checkpoint = Checkpoint(
-        seal=newest.id, last_id=newest.last_id, chain=newest.chain.hex(), at=AT, key="", signature=""
+        seal=newest.id,
+        last_id=newest.last_id,
+        chain=newest.chain.hex(),
+        at=AT,
+        key="",
+        signature="",
     )
     verification = Verification(with_key=with_key, checkpoints={newest.id: checkpoint})
     for seal, rows in trail:

@@ -28,7 +28,7 @@ from monitoring import (
     audit_sources,
 )
 from monitoring.audit_rows import Row
-from monitoring.audit_sealing import seal_audit
+from monitoring.audit_sealing import RowsDoNotHold, seal_audit
 from monitoring.audit_verification import Report, Verification
 from monitoring.models import AuditEvent, AuditSeal
 from monitoring.tests.trail import record, sealed
@@ -276,7 +276,8 @@ def test_a_row_that_cannot_be_read_is_named_and_nothing_breaks(ids: list[int]) -
         f"UPDATE monitoring_auditevent SET at = 'infinity' WHERE id IN ({ids[5]}, {ids[12]})",
         "UPDATE monitoring_auditseal SET sealed_at = 'infinity' WHERE id = 3",
     )
-    assert seal_audit() == 2
+    with pytest.raises(RowsDoNotHold, match=f"2 rows, the first is {ids[5]}"):
+        seal_audit()
     said = verify()
     assert [(each["kind"], each["id"]) for each in said["problems"]] == [
         ("row", ids[5]),
@@ -350,7 +351,9 @@ def test_the_wrong_key_is_not_taken_for_tampering_with_one_row(
 def test_a_key_that_was_changed_is_told_with_the_row(ids: list[int], settings: Settings) -> None:
     seal_audit()
     settings.AUDIT_KEY = "another-key-0123456789-0123456789-0123"
-    sealed(2)
+    record(2)
+    with pytest.raises(RowsDoNotHold):
+        seal_audit()
     notes = verify()["notes"]
     assert [note for note in notes if "AUDIT_KEY" in note] == [
         f"No digest up to row {ids[13]} holds, and later ones do: was AUDIT_KEY another one until"
@@ -442,6 +445,14 @@ def test_a_copy_kept_elsewhere_finds_what_the_local_file_hides(
 def test_a_mistaken_call_is_one_line(ids: list[int], arguments: list[str]) -> None:
     with pytest.raises(CommandError):
         call_command("verify_audit", *arguments, stdout=StringIO())
+
+
+def test_triggers_that_are_not_there_are_noted(ids: list[int]) -> None:
+    assert verified()["notes"] == []
+    append_only.permit_changes(connection)
+    (note,) = verified()["notes"]
+    assert note.startswith("WARNING: triggers")
+    assert all(name in note for name in ("audit_no_update", "auditseal_no_delete"))
 
 
 def refusal(*arguments: str) -> str:
