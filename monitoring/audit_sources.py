@@ -39,7 +39,8 @@ def verify_database(
     if missing := append_only.missing(connection):
         # No problem by itself: it says what could have been done, and the rest tells what was.
         verification.report.notes.append(
-            f"WARNING: triggers that keep the trail append-only are not there: {', '.join(missing)}."
+            "WARNING: triggers that keep the trail append-only are not there:"
+            f" {', '.join(missing)}."
         )
     return verification.finish()
 

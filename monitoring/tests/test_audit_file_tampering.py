@@ -97,9 +97,7 @@ _TAMPERING: dict[str, tuple[list[str], tuple[str, int] | None]] = {
     ),
     "a number for the actor": ([f"UPDATE {_EVENTS} SET actor_id = 5 WHERE id = 6"], ("row", 6)),
     "a key twice": (
-        [
-            f"""UPDATE {_EVENTS} SET detail = replace(detail, '"n": ', '"n": 9, "n": ') WHERE id = 6"""
-        ],
+        [f"""UPDATE {_EVENTS} SET detail = replace(detail, '"n"', '"n": 9, "n"') WHERE id = 6"""],
         ("row", 6),
     ),
     "detail spelt otherwise": (

@@ -354,11 +354,8 @@ def test_a_key_that_was_changed_is_told_with_the_row(ids: list[int], settings: S
     record(2)
     with pytest.raises(RowsDoNotHold):
         seal_audit()
-    notes = verify()["notes"]
-    assert [note for note in notes if "AUDIT_KEY" in note] == [
-        f"No digest up to row {ids[13]} holds, and later ones do: was AUDIT_KEY another one until"
-        " then?"
-    ]
+    (note,) = [note for note in verify()["notes"] if "AUDIT_KEY" in note]
+    assert note.startswith(f"No digest up to row {ids[13]} holds, and later ones do")
 
 
 def test_a_first_row_that_was_changed_is_not_taken_for_another_key(ids: list[int]) -> None:
