@@ -64,6 +64,24 @@ def permit_changes(connection: BaseDatabaseWrapper) -> None:
                 cursor.execute(f"DROP TRIGGER IF EXISTS {name}{on_table}")
 
 
+def missing(connection: BaseDatabaseWrapper) -> list[str]:
+    """The names of those triggers that are not there, or switched off."""
+    is_postgresql = connection.vendor == "postgresql"
+    query = (
+        "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgenabled <> 'D'"
+        if is_postgresql
+        else "SELECT tbl_name, name FROM sqlite_master WHERE type = 'trigger'"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        present = {(table, name) for table, name in cursor.fetchall()}
+    return sorted(
+        name
+        for table, name in (_postgresql() if is_postgresql else _sqlite())
+        if (table, name) not in present
+    )
+
+
 @contextlib.contextmanager
 def prunable(connection: BaseDatabaseWrapper, *, last_seal: int) -> Iterator[None]:
     """A transaction that may delete events and seals up to the seal `last_seal`, and may do nothing

@@ -139,8 +139,8 @@ def _event_said(row: Row) -> dict[str, Any]:
 
 class Reader:
     """Reads a file in one pass: `beginning`, then each of `batches` before the next, then
-    `unsealed`. Each raises BadFile where the file is damaged or says anything that `write` does
-    not, and so does its end when it is missing, tells another count or is not the last line."""
+    `unsealed`. Each raises BadFile where the file is damaged or says what `write` does not, and so
+    does its end when it is missing, tells another count or is not the last line."""
 
     def __init__(self, path: Path) -> None:
         self._lines = _lines(path)

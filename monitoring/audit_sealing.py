@@ -13,6 +13,10 @@ same seal number, which is the primary key, and one of them changes nothing.
 
 from __future__ import annotations
 
+import hmac
+from collections.abc import Iterator
+from datetime import timedelta
+
 import structlog
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -22,12 +26,20 @@ from monitoring.models import AuditEvent, AuditSeal
 
 BATCH = 1000  # events under one seal: one statement's worth, and little to search when one is bad
 _BATCHES_A_RUN = 300  # well within the job's lease
+_TOLD_FOR = timedelta(minutes=10)  # longer than an alert waits
+_IDS_TOLD = 20
 
 log = structlog.get_logger(__name__)
 
 
 class SealedElsewhere(Exception):
     """Another worker sealed rows of this batch meanwhile; nothing was done."""
+
+
+class RowsDoNotHold(Exception):
+    """Rows that were sealed lately do not hold under AUDIT_KEY: they were changed before, or
+    another process has another key. They are sealed all the same, so that nobody changes them
+    again, and the job fails for ten minutes, so that somebody looks."""
 
 
 def is_needed() -> bool:
@@ -50,8 +62,40 @@ def seal_audit() -> int:
         sealed += count
         if count < BATCH:
             break
+    bad = list(_bad_rows())
+    for number in bad[:_IDS_TOLD]:
+        log.error("audit_row_does_not_hold", id=number)
     audit_checkpoints.write()
+    if bad:
+        raise RowsDoNotHold(f"{len(bad)} rows, the first is {bad[0]}. Run verify_audit.")
     return sealed
+
+
+def warn_if_key_changed() -> None:
+    """Log it when the newest seal was made with another AUDIT_KEY, or changed."""
+    newest = AuditSeal.objects.order_by("-id").values_list("id", "chain", "digest").first()
+    if newest is None:
+        return
+    number, chain, digest = newest
+    if not hmac.compare_digest(audit_chain.digest_of(bytes(chain)), bytes(digest)):
+        log.warning("audit_key_changed", seal=number)
+
+
+def _bad_rows() -> Iterator[int]:
+    """Those under the seals of the last ten minutes, and of no more seals than a run makes."""
+    since, recent = timezone.now() - _TOLD_FOR, list[int]()
+    head = audit_chain.head()
+    newest = head.seal if head else 0
+    # Not through the models, which stumble over a moment that somebody spoiled.
+    for seal in audit_rows.seals(
+        first=newest - _BATCHES_A_RUN + 1, last=newest, limit=_BATCHES_A_RUN
+    ):
+        if seal.sealed_at >= audit.moment(since):
+            recent.append(seal.id)
+    if recent:
+        for row in audit_rows.sealed(first=recent[0], last=newest):
+            if not (row.text and hmac.compare_digest(audit.keyed(row.text), row.digest)):
+                yield row.id
 
 
 def seal_batch() -> int:

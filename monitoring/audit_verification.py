@@ -65,6 +65,7 @@ class Verification:
         self._chain: bytes | None = audit_chain.GENESIS  # None: unknown after a gap
         self._next_seal = 1
         self._digests_held = self._digests_failed = 0
+        self._failed_until = 0  # the newest row while no digest has held
         self._sealed_since = 0  # rows under seals after the newest checkpoint that agrees
 
     @property
@@ -133,6 +134,11 @@ class Verification:
         if self._digests_failed and not self._digests_held:
             self.report.notes.append(
                 "No digest holds at all: is AUDIT_KEY the one that this trail was made with?"
+            )
+        elif self._failed_until:
+            self.report.notes.append(
+                f"No digest up to row {self._failed_until} holds, and later ones do: was AUDIT_KEY"
+                " another one until then?"
             )
         return self.report
 
@@ -208,6 +214,8 @@ class Verification:
             elif self._with_key:
                 holds = hmac.compare_digest(audit.keyed(row.text), row.digest)
                 self._count_digest(holds=holds)
+                if not self._digests_held:
+                    self._failed_until = row.id
                 if not holds:
                     self.report.add(
                         "row", row.id, f"Row {row.id} was changed, or not written by the platform."

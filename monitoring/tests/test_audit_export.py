@@ -166,9 +166,7 @@ def test_what_another_reader_could_see_otherwise_is_no_line(
 
 @pytest.mark.parametrize("name", ["trail.jsonl", "trail.jsonl.gz"])
 @pytest.mark.parametrize("more", ["its last row", "its end", "junk", "an empty line"])
-def test_nothing_comes_after_the_end(
-    ids: list[int], tmp_path: Path, name: str, more: str
-) -> None:
+def test_nothing_comes_after_the_end(ids: list[int], tmp_path: Path, name: str, more: str) -> None:
     path = tmp_path / name
     export(path)
     read, write = (gzip.decompress, gzip.compress) if path.suffix == ".gz" else (bytes, bytes)

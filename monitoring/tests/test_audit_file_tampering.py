@@ -20,14 +20,15 @@ pytestmark = pytest.mark.once
 
 # One process for all copies: starting one costs more than what it is asked.
 _MAKE = """
-import json, sys, django
+import uuid, django
 django.setup()
 from django.core.management import call_command
 call_command("migrate", verbosity=0)
 from monitoring import audit, audit_sealing
 for count in (4, 3, 5):
     for number in range(count):
-        audit.record("key.created", actor_id=None, detail={"n": number})
+        actor = uuid.UUID("abcdefab-cdef-4abc-8def-abcdefabcdef")
+        audit.record("key.created", actor_id=actor, detail={"n": number, "name": "Zo\u00eb"})
     audit_sealing.seal_audit()
 for number in range(2):
     audit.record("key.revoked", actor_id=None, detail={"n": number})
@@ -84,6 +85,25 @@ _TAMPERING: dict[str, tuple[list[str], tuple[str, int] | None]] = {
     "drop all": ([f"DELETE FROM {_EVENTS}", f"DELETE FROM {_SEALS}"], ("trail", 0)),
     "blob for text": ([f"UPDATE {_EVENTS} SET action = x'00ff' WHERE id = 6"], ("row", 6)),
     "text for blob": ([f"UPDATE {_EVENTS} SET digest = 'x' WHERE id = 6"], ("row", 6)),
+    "actor in capitals": (
+        [f"UPDATE {_EVENTS} SET actor_id = upper(actor_id) WHERE id = 6"],
+        ("row", 6),
+    ),
+    "actor with dashes": (
+        [
+            f"UPDATE {_EVENTS} SET actor_id = 'abcdefab-cdef-4abc-8def-abcdefabcdef' WHERE id = 13",
+        ],
+        ("row", 13),
+    ),
+    "a number for the actor": ([f"UPDATE {_EVENTS} SET actor_id = 5 WHERE id = 6"], ("row", 6)),
+    "a key twice": (
+        [f"""UPDATE {_EVENTS} SET detail = replace(detail, '"n"', '"n": 9, "n"') WHERE id = 6"""],
+        ("row", 6),
+    ),
+    "detail spelt otherwise": (
+        [f"""UPDATE {_EVENTS} SET detail = replace(detail, ': ', ':') WHERE id = 6"""],
+        ("row", 6),
+    ),
     "number for moment": ([f"UPDATE {_EVENTS} SET at = 5 WHERE id = 6"], ("row", 6)),
 }
 

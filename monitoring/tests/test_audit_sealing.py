@@ -7,12 +7,15 @@ from datetime import timedelta
 from io import StringIO
 
 import pytest
+import time_machine
 from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.utils import timezone
+from pytest_django import Settings
+from structlog.testing import capture_logs
 
-from monitoring import audit, audit_chain, audit_checkpoints, audit_sealing, jobs
-from monitoring.audit_sealing import SealedElsewhere, seal_audit, seal_batch
+from monitoring import append_only, audit, audit_chain, audit_checkpoints, audit_sealing, jobs
+from monitoring.audit_sealing import RowsDoNotHold, SealedElsewhere, seal_audit, seal_batch
 from monitoring.models import AuditEvent, AuditSeal
 from monitoring.tests.trail import record, sealed
 from tests.parallel import in_parallel
@@ -227,3 +230,33 @@ def test_a_sealer_that_dies_leaves_nothing_half_done(
     assert newest is not None
     assert newest.seal == 2
     assert not audit_sealing.is_needed()
+
+
+@pytest.mark.django_db
+def test_rows_that_do_not_hold_are_sealed_and_the_job_fails_for_a_while() -> None:
+    first, second = record(2)
+    append_only.permit_changes(connection)
+    AuditEvent.objects.filter(id=second).update(action="key.revoked")
+    with time_machine.travel(timezone.now(), tick=False) as clock, capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(RowsDoNotHold, match=f"1 rows, the first is {second}"):
+                seal_audit()
+            assert seals() == [(1, [[first, second]])]
+            assert not audit_checkpoints.is_behind()
+            clock.shift(timedelta(minutes=9))
+        clock.shift(timedelta(minutes=9))
+        assert seal_audit() == 0
+    told = [(each["id"], each["log_level"]) for each in logs if "does_not_hold" in each["event"]]
+    assert told == [(second, "error")] * 2
+
+
+@pytest.mark.django_db
+def test_another_key_than_the_newest_seals_is_told(settings: Settings) -> None:
+    with capture_logs() as logs:
+        audit_sealing.warn_if_key_changed()
+        sealed(1)
+        audit_sealing.warn_if_key_changed()
+        assert logs == []
+        settings.AUDIT_KEY = "another-key-0123456789-0123456789-0123"
+        audit_sealing.warn_if_key_changed()
+    assert [(each["event"], each["seal"]) for each in logs] == [("audit_key_changed", 1)]

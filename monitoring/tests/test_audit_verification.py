@@ -28,7 +28,7 @@ from monitoring import (
     audit_sources,
 )
 from monitoring.audit_rows import Row
-from monitoring.audit_sealing import seal_audit
+from monitoring.audit_sealing import RowsDoNotHold, seal_audit
 from monitoring.audit_verification import Report, Verification
 from monitoring.models import AuditEvent, AuditSeal
 from monitoring.tests.trail import record, sealed
@@ -276,7 +276,8 @@ def test_a_row_that_cannot_be_read_is_named_and_nothing_breaks(ids: list[int]) -
         f"UPDATE monitoring_auditevent SET at = 'infinity' WHERE id IN ({ids[5]}, {ids[12]})",
         "UPDATE monitoring_auditseal SET sealed_at = 'infinity' WHERE id = 3",
     )
-    assert seal_audit() == 2
+    with pytest.raises(RowsDoNotHold, match=f"2 rows, the first is {ids[5]}"):
+        seal_audit()
     said = verify()
     assert [(each["kind"], each["id"]) for each in said["problems"]] == [
         ("row", ids[5]),
@@ -345,6 +346,21 @@ def test_the_wrong_key_is_not_taken_for_tampering_with_one_row(
     settings.AUDIT_KEY = "another-key-0123456789-0123456789-0123"
     said = verify()
     assert any("is AUDIT_KEY the one" in note for note in said["notes"])
+
+
+def test_a_key_that_was_changed_is_told_with_the_row(ids: list[int], settings: Settings) -> None:
+    seal_audit()
+    settings.AUDIT_KEY = "another-key-0123456789-0123456789-0123"
+    record(2)
+    with pytest.raises(RowsDoNotHold):
+        seal_audit()
+    (note,) = [note for note in verify()["notes"] if "AUDIT_KEY" in note]
+    assert note.startswith(f"No digest up to row {ids[13]} holds, and later ones do")
+
+
+def test_a_first_row_that_was_changed_is_not_taken_for_another_key(ids: list[int]) -> None:
+    tamper(f"UPDATE {EVENTS} SET action = 'key.revoked' WHERE id = {ids[0]}")
+    assert not any("AUDIT_KEY" in note for note in verify()["notes"])
 
 
 def test_no_more_problems_are_told_than_anybody_reads(ids: list[int]) -> None:
@@ -426,6 +442,45 @@ def test_a_copy_kept_elsewhere_finds_what_the_local_file_hides(
 def test_a_mistaken_call_is_one_line(ids: list[int], arguments: list[str]) -> None:
     with pytest.raises(CommandError):
         call_command("verify_audit", *arguments, stdout=StringIO())
+
+
+def test_triggers_that_are_not_there_are_noted(ids: list[int]) -> None:
+    assert verified()["notes"] == []
+    append_only.permit_changes(connection)
+    (note,) = verified()["notes"]
+    assert note.startswith("WARNING: triggers")
+    assert all(name in note for name in ("audit_no_update", "auditseal_no_delete"))
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(CommandError) as raised:
+        call_command("verify_audit", *arguments, stdout=StringIO())
+    assert raised.value.returncode == 1
+    return str(raised.value)
+
+
+def test_checkpoints_that_cannot_be_read_are_one_line(ids: list[int], tmp_path: Path) -> None:
+    why = refusal("--checkpoints", str(tmp_path))
+    assert why == f"{tmp_path} cannot be read: Is a directory."
+    audit_checkpoints.path().unlink()
+    audit_checkpoints.path().mkdir()
+    assert refusal() == f"{audit_checkpoints.path()} cannot be read: Is a directory."
+
+
+def test_so_is_a_signing_key_that_is_none(ids: list[int], audit_dir: Path) -> None:
+    (audit_dir / "signing.key").write_text("none")
+    assert "holds no key" in refusal()
+    assert "holds no key" in refusal("--print-public-key")
+
+
+@pytest.mark.parametrize("table", [EVENTS, SEALS, append_only.ARCHIVES])
+def test_so_is_a_table_that_is_not_there(ids: list[int], table: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} RENAME TO elsewhere")
+    why = refusal()
+    assert why.startswith("The trail cannot be read from the database: ")
+    assert table in why
+    assert "\n" not in why
 
 
 def test_the_public_key_can_be_printed(audit_dir: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
 from monitoring import audit_checkpoints, audit_signing, audit_sources
 from monitoring.audit_checkpoints import Checkpoint
@@ -69,9 +70,20 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="the result as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["print_public_key"]:
-            self.stdout.write(audit_signing.public_key())
-            return
+        try:
+            if options["print_public_key"]:
+                self.stdout.write(audit_signing.public_key())
+            else:
+                self._handle(options)
+        except DatabaseError as error:
+            why = str(error).partition("\n")[0]
+            raise CommandError(f"The trail cannot be read from the database: {why}.") from error
+        except OSError as error:
+            raise CommandError(f"{error.filename} cannot be read: {error.strerror}.") from error
+        except audit_signing.UnreadableKey as error:
+            raise CommandError(str(error)) from error
+
+    def _handle(self, options: dict[str, Any]) -> None:
         checkpoints, wrong = self._checkpoints(options)
 
         def begin() -> Verification:

@@ -9,9 +9,9 @@ from typing import Any
 
 import structlog
 from django.core.management.base import BaseCommand
-from django.db import connection
+from django.db import DatabaseError, connection
 
-from monitoring import jobs
+from monitoring import audit_sealing, jobs
 
 _POLL_S = 1.0
 _AFTER_FAILURE_S = 10.0
@@ -28,6 +28,12 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            audit_sealing.warn_if_key_changed()
+        except DatabaseError:  # that is away, or empty: the jobs say so
+            log.warning("audit_key_not_checked")
+        finally:
+            connection.close()
         stop, signals = threading.Event(), list[int]()
         for number in (signal.SIGTERM, signal.SIGINT):
             # Not `stop.set()`: a handler that interrupts `stop.wait()` could wait for its lock.
