@@ -107,12 +107,9 @@ def _go_back(aside: str, *, keep_sessions: bool, tell: Tell) -> WentBack:
     _let_go()
     with kind().kept(aside) as returning:
         with as_default(returning.wrapper()):
-            _prepare(
-                "backup.undone",
-                {"kept_as": aside, "sessions_kept": keep_sessions},
-                keep_sessions=keep_sessions,
-                tell=tell,
-            )
+            _prepare(keep_sessions=keep_sessions, tell=tell)
+            detail: audit.Detail = {"kept_as": aside, "sessions_kept": keep_sessions}
+            audit.record("backup.undone", actor_id=None, detail=detail)
         what = f"Going back to {aside}."
         kept = _exchange(returning, lost, what=what, stamp=stamp, tell=tell)
         for name in files.FOLDERS:
@@ -131,12 +128,13 @@ def _restore(backup: Backup, name: str, *, keep_sessions: bool, tell: Tell) -> R
         manifest = backup.unpack(scratch, unpacked)
         tell(f"All {len(manifest.tables)} tables are as they were: {manifest.rows} rows.")
         with as_default(scratch.wrapper()):
-            _prepare(
-                "backup.restored",
-                {"file": name, "made_at": about.created_at, "sessions_kept": keep_sessions},
-                keep_sessions=keep_sessions,
-                tell=tell,
-            )
+            _prepare(keep_sessions=keep_sessions, tell=tell)
+            detail: audit.Detail = {
+                "file": name,
+                "made_at": about.created_at,
+                "sessions_kept": keep_sessions,
+            }
+            audit.record("backup.restored", actor_id=None, detail=detail)
         what = f"Restoring {name}, made at {about.created_at}."
         aside = _exchange(scratch, lost, what=what, stamp=stamp, tell=tell)
         unpacked.put_in_place(stamp=stamp)
@@ -150,7 +148,7 @@ def _restore(backup: Backup, name: str, *, keep_sessions: bool, tell: Tell) -> R
     )
 
 
-def _prepare(action: str, detail: audit.Detail, *, keep_sessions: bool, tell: Tell) -> None:
+def _prepare(*, keep_sessions: bool, tell: Tell) -> None:
     """Of the database that is the default one now and will be everybody's."""
     if schema.is_behind():
         tell("It is of an older version: bringing its tables up to date …")
@@ -158,7 +156,6 @@ def _prepare(action: str, detail: audit.Detail, *, keep_sessions: bool, tell: Te
     if not keep_sessions:
         for what, run in afterwards.steps().items():
             tell(f"{run()} {what}.")
-    audit.record(action, actor_id=None, detail=detail)
 
 
 def _exchange(successor: Successor, lost: Undone, *, what: str, stamp: str, tell: Tell) -> str:
