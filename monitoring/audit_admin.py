@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 from monitoring import audit
@@ -77,12 +77,12 @@ def _person(name: str) -> list[uuid.UUID]:
 
 class _Chained(ReadOnlyAdmin):
     @admin.display(description="chain")
-    def chain_hex(self, row: Model) -> str:
-        return bytes(row.chain).hex()  # type: ignore[attr-defined]
+    def chain_hex(self, row: AuditSeal | AuditArchive) -> str:
+        return bytes(row.chain).hex()
 
     @admin.display(description="digest")
-    def digest_hex(self, row: Model) -> str:
-        return bytes(row.digest).hex()  # type: ignore[attr-defined]
+    def digest_hex(self, row: AuditSeal | AuditArchive) -> str:
+        return bytes(row.digest).hex()
 
 
 @admin.register(AuditSeal)

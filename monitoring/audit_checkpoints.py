@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,15 +156,15 @@ def write() -> Checkpoint | None:
         if before.seal == head.seal:
             return None
     key = audit_signing.signing_key()
-    said = {
-        "seal": head.seal,
-        "last_id": head.last_id,
-        "chain": head.chain.hex(),
-        "at": audit.moment(timezone.now()),
-        "key": audit_signing.public_text(key),
-    }
-    unsigned = Checkpoint(**said, signature="")  # type: ignore[arg-type]
-    checkpoint = Checkpoint(**said, signature=key.sign(_told(unsigned)).hex())  # type: ignore[arg-type]
+    unsigned = Checkpoint(
+        seal=head.seal,
+        last_id=head.last_id,
+        chain=head.chain.hex(),
+        at=audit.moment(timezone.now()),
+        key=audit_signing.public_text(key),
+        signature="",
+    )
+    checkpoint = replace(unsigned, signature=key.sign(_told(unsigned)).hex())
     _append(path(), orjson.dumps(asdict(checkpoint)) + b"\n")
     return checkpoint
 

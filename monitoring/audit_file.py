@@ -7,6 +7,7 @@ in `.gz` is compressed. Readers need neither the database nor a secret.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -202,13 +203,12 @@ class Reader:
         return line
 
 
-class _as_bad_file:  # noqa: N801 - read as a word
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (KeyError, TypeError, ValueError)):
-            raise BadFile("a line lacks something, or is spoiled") from error
+@contextlib.contextmanager
+def _as_bad_file() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadFile("a line lacks something, or is spoiled") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, Any]]:

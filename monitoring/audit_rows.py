@@ -93,7 +93,7 @@ def seals(*, first: int, last: int, limit: int) -> Iterator[Seal]:
 def ranges_from(stored: Any) -> Ranges:
     """Empty unless they are ascending ranges."""
     try:
-        ranges = orjson.loads(stored) if isinstance(stored, (str, bytes)) else stored
+        ranges: Ranges = orjson.loads(stored) if isinstance(stored, (str, bytes)) else stored
         newest = -1
         for first, last in ranges:
             if type(first) is not int or type(last) is not int or not newest < first <= last:
@@ -101,7 +101,7 @@ def ranges_from(stored: Any) -> Ranges:
             newest = last
     except (TypeError, ValueError):
         return []
-    return ranges  # type: ignore[no-any-return]
+    return ranges
 
 
 def _rows(where: str, values: list[int]) -> Iterator[Row]:

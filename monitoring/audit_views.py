@@ -6,7 +6,7 @@ its strict input and its errors.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import generics, serializers
@@ -66,12 +66,11 @@ class AuditView(generics.ListAPIView[AuditEvent]):
     required_scope = "admin"
     serializer_class = AuditEventResponse
     pagination_class = _NewestFirst
-    list_parameters = ("action", "actor", "subject", "request_id", "since", "until")
+    list_parameters = tuple(AuditFilter().fields)
 
     def get_queryset(self) -> Any:
-        given = self.request.query_params
-        filters = {name: given[name] for name in self.list_parameters if name in given}
-        form = AuditFilter(data=filters)
+        paginator = cast("CursorPagination", self.paginator)
+        form = AuditFilter(data=paginator.filters_of(self.request, self))
         form.is_valid(raise_exception=True)
         return AuditEvent.objects.filter(**form.lookups())
 

@@ -106,12 +106,14 @@ class CursorPagination(pagination.CursorPagination):
     max_page_size = 100
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
-        self.check_parameters(request, view)
+        self.filters_of(request, view)
         return super().paginate_queryset(queryset, request, view) or []
 
-    def check_parameters(self, request: Request, view: Any) -> None:
+    def filters_of(self, request: Request, view: Any) -> dict[str, str]:
+        """The parameters that are not about the page. Raises ValidationError as `parameters_of`."""
         own = (self.cursor_query_param, self.page_size_query_param)
-        parameters_of(request, known=(*own, *getattr(view, "list_parameters", ())))
+        given = parameters_of(request, known=(*own, *getattr(view, "list_parameters", ())))
+        return {name: value for name, value in given.items() if name not in own}
 
     def get_page_size(self, request: Request) -> int:
         raw = request.query_params.get("limit", str(self.page_size))

@@ -71,9 +71,8 @@ class QueryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Owned):
     def filter_queryset(self, queryset: Any) -> Any:
         if self.action != "list":
             return queryset
-        cast("CursorPagination", self.paginator).check_parameters(self.request, self)
-        given = self.request.query_params.dict()
-        form = HistoryFilter(data={n: v for n, v in given.items() if n not in ("cursor", "limit")})
+        paginator = cast("CursorPagination", self.paginator)
+        form = HistoryFilter(data=paginator.filters_of(self.request, self))
         form.is_valid(raise_exception=True)
         return queryset.filter(**form.lookups())
 

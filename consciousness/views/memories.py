@@ -44,15 +44,14 @@ class MemoryViewSet(
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """All facts, newest first; with `search`, those that share a word with it, best first, on
         one page."""
-        form = MemorySearchRequest(data={"search": request.query_params.get("search", "")})
+        paginator = cast("CursorPagination", self.paginator)
+        form = MemorySearchRequest(data={"search": "", **paginator.filters_of(request, self)})
         form.is_valid(raise_exception=True)
         wanted = form.validated_data["search"]
         if not wanted:
             return super().list(request, *args, **kwargs)
         if "cursor" in request.query_params:
             raise ValidationError({"cursor": ["A search has one page."]})
-        paginator = cast("CursorPagination", self.paginator)
-        paginator.check_parameters(request, self)
         limit = paginator.get_page_size(request)
         found = memory.search(user=self._user, text=wanted, at_most=limit)
         results = MemoryResponse(found, many=True).data
