@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import ipaddress
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import orjson
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509 import IPAddress
 
 from consciousness import engine_generation
 from consciousness.engine_errors import EngineError, EngineTimeout
@@ -36,6 +31,7 @@ from consciousness.tests.generating import (
     wait_for_request,
 )
 from consciousness.tests.raw_server import RawServer
+from tests.certificates import contexts
 from tests.log_capture import LogCapture
 from tests.stub_engine import Behaviour, StubEngine
 
@@ -197,38 +193,8 @@ def test_closing_while_connecting_waits_no_longer_than_connecting() -> None:
         assert readers() == []
 
 
-def self_signed(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(server's, client's) contexts of a certificate for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "engine")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    (folder / "both.pem").write_bytes(private + pem)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "both.pem")
-    return server, ssl.create_default_context(cadata=pem.decode())
-
-
 def test_closing_wakes_a_reader_behind_tls_too(tmp_path: Path) -> None:
-    server_tls, client_tls = self_signed(tmp_path)
+    server_tls, client_tls = contexts(IPAddress(ip_address("127.0.0.1")), tmp_path)
     with RawServer(lambda _request: None, tls=server_tls) as server:
         http = httpx2.Client(base_url=server.url, verify=client_tls)
         generation = Generation(http, orjson.dumps({}), timeouts())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -13,10 +11,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509 import DNSName
 
 from consciousness import engine_errors as errors
 from consciousness import engine_outbound
@@ -30,6 +25,7 @@ from consciousness.engine_outbound import (
 )
 from consciousness.tests.generating import a_deaf_port, takes_at_most
 from consciousness.tests.raw_server import RawServer, models_reply
+from tests.certificates import contexts
 from tests.log_capture import LogCapture
 
 pytestmark = pytest.mark.once
@@ -319,36 +315,8 @@ def test_a_connection_has_the_headers_body_and_deadlines_of_its_request() -> Non
     assert 2.5 < request.extensions["timeout"]["connect"] <= 3
 
 
-def certificate_for(name: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(server's, client's) contexts of a certificate for one DNS name."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "engine")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    (folder / "both.pem").write_bytes(private + pem)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "both.pem")
-    return server, ssl.create_default_context(cadata=pem.decode())
-
-
 def test_tls_asks_for_the_name_and_checks_the_certificate_against_it(tmp_path: Path) -> None:
-    server_tls, client_tls = certificate_for("engine.test", tmp_path)
+    server_tls, client_tls = contexts(DNSName("engine.test"), tmp_path)
     names: list[str | None] = []
     server_tls.sni_callback = lambda _socket, name, _context: names.append(name)
     resolver = FakeResolver(["127.0.0.1"])

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 import ssl
 import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509 import IPAddress
+
+from tests.certificates import self_signed
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -44,30 +43,9 @@ class FrontDoor:
 
     def renew(self, *, valid_days: float) -> None:
         """From the next connection on."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-        now = datetime.datetime.now(datetime.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=valid_days))
-            .sign(key, hashes.SHA256())
-        )
         with tempfile.TemporaryDirectory() as folder:
             both = Path(folder) / "both.pem"
-            both.touch(mode=0o600)
-            both.write_bytes(
-                key.private_bytes(
-                    serialization.Encoding.PEM,
-                    serialization.PrivateFormat.PKCS8,
-                    serialization.NoEncryption(),
-                )
-                + certificate.public_bytes(serialization.Encoding.PEM)
-            )
+            self_signed(IPAddress(ip_address("127.0.0.1")), both, valid_days=valid_days)
             self._context.load_cert_chain(both)
 
     def __enter__(self) -> Self:
