@@ -14,7 +14,7 @@ import pytest
 from tests.platform import Platform
 from tests.stub_engine import StubEngine
 
-pytestmark = pytest.mark.xdist_group("platform")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 STATE = "/api/v1/consciousness/state"
 PROCESS = "/api/v1/consciousness/process"

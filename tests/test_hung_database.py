@@ -16,7 +16,7 @@ from tests.platform import running_platform
 from tests.servers import PostgresServer
 from tests.stub_engine import StubEngine
 
-pytestmark = pytest.mark.xdist_group("platform")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 _TIMEOUT_S = 0.3
 _SOON_S = 10.0  # against 30 s, which is when the client of these tests gives up

@@ -14,7 +14,7 @@ import pytest
 from tests.platform import PASSWORD, Platform, running_platform, until_heard
 from tests.stub_engine import StubEngine
 
-pytestmark = pytest.mark.xdist_group("platform")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 REGISTER = "/api/v1/users/register"
 TOKEN = "/api/v1/auth/token"

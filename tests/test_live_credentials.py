@@ -23,7 +23,7 @@ from tests.platform import Platform, running_platform
 from tests.rsa_keys import pem_of, rsa_key
 from tests.stub_engine import StubEngine
 
-pytestmark = pytest.mark.xdist_group("platform")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 ME = "/api/v1/auth/me"
 OTHER_SECRET = "k8WnYc3HgJd6EaUo1iMq5Nx0Br2SvZtGfPwKyLhCQm7fX2pL9sVb4TzR"

@@ -19,7 +19,7 @@ from sovereigncore.tests.test_mass_assignment import BODIES
 from tests.platform import Platform
 from tests.stub_engine import Behaviour, StubEngine
 
-pytestmark = pytest.mark.xdist_group("platform")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 PROCESS = "/api/v1/consciousness/process"
 # What ends a line, or is obeyed by a terminal, for some reader of logs.

@@ -22,7 +22,7 @@ from sovereigncore.tests.permission_table import ADMIN_PAGES, ROUTES
 from sovereigncore.tests.test_mass_assignment import BODIES
 from tests.platform import PASSWORD, Platform
 
-pytestmark = pytest.mark.xdist_group("platform")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 LISTS = ("/api/v1/keys", "/api/v1/auth/sessions", "/api/v1/consciousness/queries")
 READS_NO_BODY = {"logout", "sessions", "queries-list"}  # deleting what is asked for all the same

@@ -16,7 +16,7 @@ import pytest
 from tests.outbox import deliver, recipient_of, text_of, token_in
 from tests.platform import PASSWORD, Platform, until_heard
 
-pytestmark = pytest.mark.xdist_group("platform")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 ASK = "/api/v1/users/password-reset/request"
 CONFIRM = "/api/v1/users/password-reset/confirm"

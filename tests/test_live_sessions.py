@@ -18,7 +18,7 @@ from accounts import signing_keys
 from tests.platform import PASSWORD, Platform, running_platform, until_heard
 from tests.stub_engine import Behaviour, StubEngine
 
-pytestmark = pytest.mark.xdist_group("platform")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 ME = "/api/v1/auth/me"
 _RELOAD_TIMEOUT_S = 60.0

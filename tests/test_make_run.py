@@ -32,7 +32,7 @@ from tests.stub_engine import StubEngine
 _RESTART_TIMEOUT_S = 20.0
 _LAST_LINE = "Ctrl-C stops everything."
 
-pytestmark = [pytest.mark.launcher, pytest.mark.xdist_group("launcher")]
+pytestmark = [pytest.mark.launcher, pytest.mark.xdist_group(__name__)]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.platform import Platform, running_platform
 from tests.stub_engine import MODEL, Behaviour, StubEngine
 from tests.stub_engine.composing import compose_vector
 
-pytestmark = pytest.mark.xdist_group("platform")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 CAPITAL = "What is the capital of France?"
 WEATHER: ChatCompletionToolParam = {

@@ -19,7 +19,7 @@ import pytest
 from tests.platform import PASSWORD, Platform, running_platform
 from tests.stub_engine import Behaviour, StubEngine
 
-pytestmark = pytest.mark.xdist_group("platform")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 PROCESS = "/api/v1/consciousness/process"
 QUERIES = "/api/v1/consciousness/queries"

@@ -18,7 +18,7 @@ from tests.stub_engine import Behaviour, StubEngine
 from tests.stub_engine.behaviours import PLAYS, Script
 from tests.stub_engine.exchange import Exchange
 
-pytestmark = pytest.mark.xdist_group("platform")
+pytestmark = pytest.mark.xdist_group(__name__)
 
 PROCESS = "/api/v1/consciousness/process"
 QUERIES = "/api/v1/consciousness/queries"

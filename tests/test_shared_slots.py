@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import httpx2
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.parallel import in_parallel
 from tests.platform import Platform, running_platform
 from tests.servers import RedisServer
 from tests.stub_engine import Behaviour, StubEngine
-
-pytestmark = pytest.mark.xdist_group("platform")
 
 PROCESS = "/api/v1/consciousness/process"
 STATUS = "/api/v1/consciousness/status"

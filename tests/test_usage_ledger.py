@@ -5,11 +5,7 @@ from __future__ import annotations
 
 import os
 
-import pytest
-
 from tests.storm import weather
-
-pytestmark = pytest.mark.xdist_group("storm")
 
 # One process has to come back alone each time; two share the work, on Redis and PostgreSQL.
 REQUESTS, KILLS = (10_000, 20) if os.environ.get("REDIS_URL") else (2_000, 8)

@@ -16,7 +16,7 @@ from django.conf import settings
 
 from tests import environment
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.xdist_group(__name__)]
 
 # One process for all copies: starting one costs more than what it is asked.
 _MAKE = """

@@ -20,7 +20,7 @@ from monitoring.backups import postgresql_place as place
 from monitoring.backups.errors import BackupFailed, DatabaseInUse
 from tests.servers import PostgresServer
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.xdist_group(__name__)]
 
 SCRATCH = f"{place.SCRATCH}1234"
 _DEFAULTS: dict[str, Any] = {
