@@ -50,6 +50,21 @@ _POSTGRESQL_FUNCTIONS = f"""
         RAISE EXCEPTION '{_REFUSAL}';
     END $$
 """
+_REVOCATION = """
+    DO $$
+    DECLARE holder oid;
+    BEGIN
+        FOR holder IN
+            SELECT DISTINCT grantee FROM pg_class, aclexplode(relacl)
+            WHERE pg_class.oid = '{table}'::regclass AND grantee <> relowner
+        LOOP
+            EXECUTE format(
+                'REVOKE {rights} ON {table} FROM %s',
+                CASE holder WHEN 0 THEN 'PUBLIC' ELSE holder::regrole::text END
+            );
+        END LOOP;
+    END $$
+"""
 
 
 def forbid_changes(connection: BaseDatabaseWrapper) -> None:

@@ -1,7 +1,8 @@
 """Real PostgreSQL and Redis-protocol servers for tests, from wheels: no root, no Docker.
 
-`python -m tests.servers -- COMMAND…` runs COMMAND with DATABASE_URL, REDIS_URL and REDIS_ADMIN_URL set;
-a URL that is set already is used as it is. Nothing is ever skipped: what does not start is an error.
+`python -m tests.servers -- COMMAND…` runs COMMAND with DATABASE_URL and REDIS_URL set, and
+REDIS_ADMIN_URL for what the platform's own user may not do; a URL that is set already is used as it
+is. Nothing is ever skipped: what does not start is an error.
 """
 
 import argparse

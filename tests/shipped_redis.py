@@ -1,5 +1,5 @@
-"""`deploy/redis` as a test can run it: paths, addresses, port and digests are put in, and nothing else
-is changed."""
+"""`deploy/redis` as a test can run it: paths, addresses, port and digests are put in, and nothing
+else is changed."""
 
 from __future__ import annotations
 
