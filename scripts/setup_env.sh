@@ -18,7 +18,7 @@
 #   --data-dir DIR        where everything else is written. Default: data, in the project
 #   --output FILE         default: ENV_FILE, or .env of the project
 #   --compose             for docker-compose.yml: secrets go into files of their own in `secrets`
-#                         beside FILE, the servers are those of the composition
+#                         beside FILE; servers, proxy and directories are the composition's own
 #   --yes                 ask nothing, take the defaults
 #   --force               replace a FILE that is there; a copy is kept
 #
@@ -96,10 +96,10 @@ choose() {
     printf '%s' "${chosen:-${4:-$3}}"
 }
 
-postgres=127.0.0.1 cache=127.0.0.1 proxies=127.0.0.1,::1
+postgres=127.0.0.1 cache=127.0.0.1
 if [ -n "$is_compose" ]; then
-    # The composition's own networks, where nginx alone passes requests on.
-    postgres=postgres cache=redis proxies=172.16.0.0/12 data_dir=/data
+    [ -z "$proxy$data_dir" ] || fail "--proxy and --data-dir: docker-compose.yml says these itself"
+    postgres=postgres cache=redis proxy=none
 fi
 before=$(setting PUBLIC_BASE_URL "$output")
 domain=$(choose "$domain" "Public host name" "${before#https://}" | tr '[:upper:]' '[:lower:]')
@@ -113,9 +113,11 @@ before=$(setting REGISTRATION_MODE "$output")
 registration=$(choose "$registration" "Who may register: open, verified, invite or closed" \
     "${before:-verified}")
 before=$(setting TRUSTED_PROXIES "$output")
-proxy=$(choose "$proxy" "Addresses of the proxy in front" "${before:-$proxies}")
+proxy=$(choose "$proxy" "Addresses of the proxy in front" "${before:-127.0.0.1,::1}")
 before=$(setting DATA_DIR "$output")
 data_dir=${data_dir:-${before:-data}}
+before=$(setting BACKUP_DIR "$output")
+backup_dir=${before:-backups}
 
 # --- Is it right? -----------------------------------------------------------------------------
 
@@ -157,6 +159,9 @@ case $registration in open | verified | invite | closed) ;; *)
     fail "--registration: expected open, verified, invite or closed"
     ;;
 esac
+
+hosts=$(setting ALLOWED_HOSTS "$output")
+case ,$hosts, in *,"$host",*) ;; *) hosts="$host,127.0.0.1,localhost,[::1]" ;; esac
 
 # --- May it be written? -----------------------------------------------------------------------
 
@@ -232,24 +237,37 @@ assign() {
 }
 
 settings() {
-    cat <<END
-# Written by scripts/setup_env.sh. .env.example describes these and all other settings.
-DEBUG=false
-PUBLIC_BASE_URL=https://$domain
-ALLOWED_HOSTS=$host,127.0.0.1,localhost,[::1]
-TRUSTED_PROXIES=$proxy
-REGISTRATION_MODE=$registration
-DATA_DIR=$data_dir
-BACKUP_DIR=backups
-END
-    [ -n "$is_compose" ] || cat <<END
+    echo "# Written by scripts/setup_env.sh. .env.example describes these and all other settings."
+    assign DEBUG false
+    assign PUBLIC_BASE_URL "https://$domain"
+    assign REGISTRATION_MODE "$registration"
+    if [ -z "$is_compose" ]; then
+        assign ALLOWED_HOSTS "$hosts"
+        assign TRUSTED_PROXIES "$proxy"
+        assign DATA_DIR "$data_dir"
+        assign BACKUP_DIR "$backup_dir"
+    fi
+    others
+}
+
+# What somebody has put into the file that is replaced.
+others() {
+    [ -f "$output" ] || return 0
+    ours="DEBUG PUBLIC_BASE_URL REGISTRATION_MODE ALLOWED_HOSTS TRUSTED_PROXIES DATA_DIR BACKUP_DIR \
+SECRET_KEY JWT_SIGNING_KEYS AUDIT_KEY AUDIT_SIGNING_KEY BACKUP_KEY METRICS_TOKEN ENGINE_API_KEY \
+DATABASE_URL REDIS_URL EMAIL_URL"
+    grep -E '^(export )?[A-Za-z_][A-Za-z_0-9]*=' "$output" | while IFS= read -r line; do
+        name=${line%%=*} name=${name#export }
+        case " $ours " in *" ${name%_FILE} "*) ;; *) printf '%s\n' "$line" ;; esac
+    done
+}
+
+secret_settings() {
+    [ -n "$is_compose" ] || cat <<'END'
 
 # Keep this file private and a copy of BACKUP_KEY and AUDIT_KEY elsewhere: without the one no backup can
 # be read, without the other nothing of the audit trail can be verified.
 END
-}
-
-secret_settings() {
     assign SECRET_KEY "$secret_key"
     assign JWT_SIGNING_KEYS "$jwt_keys"
     assign AUDIT_KEY "$audit_key"
@@ -285,6 +303,11 @@ secret_settings | while IFS= read -r line; do
     place "$secrets/${line%%=*}" 644 "${line#*=}"
 done
 place "$secrets/EMAIL_URL" 644 "$mail_url"
+# Of Alertmanager; what is not known has to be put in.
+place "$secrets/ALERT_WEBHOOK_TOKEN" 644 "$(secret ALERT_WEBHOOK_TOKEN)"
+for name in ALERT_SMTP_PASSWORD ALERT_SLACK_URL; do
+    [ -e "$secrets/$name" ] || place "$secrets/$name" 644 ""
+done
 place "$secrets/DATABASE_OWNER_URL" 644 "${owner_url:-$app_url}"
 place "$secrets/POSTGRES_EXPORTER_PASSWORD" 644 "$exporter_password"
 [ -z "$owner_url" ] || place "$passwords_file" 644 "$(database_passwords)"
