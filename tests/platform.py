@@ -162,12 +162,13 @@ def running_platform(engine: EngineAddress, **overrides: str) -> Iterator[Platfo
             **database,
             **overrides,
         }
-        with _web_process(environment, Path(folder) / "web.log") as platform:
+        with web_process(environment, Path(folder) / "web.log") as platform:
             yield platform
 
 
 @contextlib.contextmanager
-def _web_process(environment: dict[str, str], log_path: Path) -> Iterator[Platform]:
+def web_process(environment: dict[str, str], log_path: Path) -> Iterator[Platform]:
+    """One on a database that is there and migrated."""
     platform = Platform(
         port=int(environment["PORT"]),
         environment=environment,

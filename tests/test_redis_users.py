@@ -1,5 +1,5 @@
-"""The users of `deploy/redis/users.acl`: what each may not do. What the platform's own may do, every
-test that uses Redis shows, for it uses no other."""
+"""The users of `deploy/redis/users.acl`: what each may not do. What the platform's own may do is
+shown by every test that uses Redis, for none has another."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@ byte, never replaced unasked, and secrets that a second run keeps."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -93,11 +94,8 @@ def test_database_roles_get_passwords_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     server = "db.clinic.internal/sovereigncore?sslmode=verify-full"
     written(path, *GIVEN, "--database-url", f"postgres://{server}")
-    roles = dict(
-        re.findall(
-            r"^\\set (\w+) '(\w{64})'$", (tmp_path / "database_passwords.psql").read_text(), re.M
-        )
-    )
+    passwords = (tmp_path / "database_passwords.psql").read_text()
+    roles = dict(re.findall(r"^\\set (\w+) '(\w{64})'$", passwords, re.MULTILINE))
     assert set(roles) == {"owner_password", "app_password", "exporter_password"}
     assert len(set(roles.values())) == 3
     app, owner = roles["app_password"], roles["owner_password"]
@@ -257,7 +255,12 @@ def at_a_terminal(answers: list[str], *arguments: str) -> str:
             check=False,
         )
         assert done.stdout == ""
-        return os.read(terminal, 100_000).decode()
+        os.set_blocking(terminal, False)
+        shown = b""
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(terminal, 4096):
+                shown += more
+        return shown.decode()
     finally:
         os.close(terminal)
         os.close(its_end)
