@@ -71,8 +71,8 @@ def _last_activation() -> datetime | None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file whole or not at all. Whoever it belongs to keeps it, and the group that could
-    read it still can, for the web process may be another user than the operator."""
+    """Replace the file whole or not at all. Whoever it belongs to keeps it, and the group that
+    could read it still can, for the web process may be another user than the operator."""
     content = text + "\n"
     before = path.stat()
     if path == settings.DOTENV_FILE:
