@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import psycopg
 import pytest
+import redis
 from psycopg import errors
 
 from tests.environment import test_environment
@@ -41,6 +42,7 @@ class Installed:
 
     server: RoledPostgres
     platform: Platform
+    redis: RedisServer
     mails: SMTPSink
 
     def command(self, *arguments: str) -> str:
@@ -69,7 +71,7 @@ class Installed:
 def installed() -> Iterator[Installed]:
     with (
         RoledPostgres() as server,
-        RedisServer() as redis,
+        RedisServer() as cache,
         StubEngine() as stub,
         SMTPSink() as mails,
         tempfile.TemporaryDirectory() as folder,
@@ -81,7 +83,7 @@ def installed() -> Iterator[Installed]:
             "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
             "PORT": str(free_port()),
             "DATABASE_URL": server.url_of(APP),
-            "REDIS_URL": redis.url,
+            "REDIS_URL": cache.url,
             "EMAIL_URL": f"smtp://platform:of-the-mailbox@127.0.0.1:{mails.port}",
             "ENGINE_URL": stub.url,
             "ENGINE_API_KEY": stub.api_key,
@@ -98,7 +100,7 @@ def installed() -> Iterator[Installed]:
             done = manage(owners, *arguments)
             assert done.returncode == 0, done.stderr
         with web_process(environment, Path(folder) / "web.log") as platform:
-            yield Installed(server=server, platform=platform, mails=mails)
+            yield Installed(server=server, platform=platform, redis=cache, mails=mails)
 
 
 def call(http: httpx2.Client, method: str, path: str, expected: int = 200, **body: Any) -> Any:
@@ -126,6 +128,8 @@ def test_web_processes_need_no_more_than_the_apps_rights(installed: Installed) -
     assert len(readers) > 3
     assert set(readers) == {"1.0"}
     assert [line for line in platform.log_lines() if "permission denied" in line] == []
+    with redis.Redis.from_url(installed.redis.admin_url) as admin:
+        assert admin.acl_log() == []  # of what Redis refused
     assert [line for line in platform.log_lines() if '"level":"error"' in line] == []
 
 
