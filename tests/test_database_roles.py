@@ -260,6 +260,7 @@ def app(installed: Installed) -> Iterator[psycopg.Connection]:
         "GRANT UPDATE ON monitoring_auditevent TO sovereigncore_app",
         "CREATE OR REPLACE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE sql AS ''",
         "DROP FUNCTION audit_is_append_only() CASCADE",
+        "SELECT setval('monitoring_auditevent_id_seq', 1)",
         "SET session_replication_role = replica",
         "CREATE TABLE x (y int)",
         "CREATE TEMPORARY TABLE x (y int)",

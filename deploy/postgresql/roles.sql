@@ -75,11 +75,13 @@ ALTER SCHEMA public OWNER TO sovereigncore_owner;
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO sovereigncore_app;
 -- Of tables that are still to come, in any schema: a restore makes them in one of its own, which web
--- processes may not use until its tables have moved to `public`. Numbers are columns' identities, which
--- need no right of their own.
+-- processes may not use until its tables have moved to `public`. An event of the audit trail takes its
+-- number before it is written; USAGE is to take the next one, not to set it.
 ALTER DEFAULT PRIVILEGES FOR ROLE sovereigncore_owner
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO sovereigncore_app;
+ALTER DEFAULT PRIVILEGES FOR ROLE sovereigncore_owner GRANT USAGE ON SEQUENCES TO sovereigncore_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO sovereigncore_app;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO sovereigncore_app;
 -- Of the audit trail web processes add rows and read them; sealing and archiving are the worker's.
 -- Migrations take the same rights from everybody but the owner, also where a restore makes the tables anew.
 SELECT format('REVOKE %s ON %s FROM sovereigncore_app', rights, to_regclass(name))
