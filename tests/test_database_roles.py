@@ -19,14 +19,14 @@ import pytest
 import redis
 from psycopg import errors
 
-from tests.environment import test_environment
+from tests import environment
 from tests.migrated import manage
 from tests.outbox import text_of
 from tests.platform import PASSWORD, Platform, free_port, web_process
 from tests.roled_postgres import APP, EXPORTER, OWNER, RoledPostgres
 from tests.servers import RedisServer
 from tests.smtp_sink import SMTPSink
-from tests.stub_engine import StubEngine
+from tests.stub_engine import MODEL, StubEngine
 
 pytestmark = [pytest.mark.once, pytest.mark.xdist_group("database_roles")]
 
@@ -47,8 +47,8 @@ class Installed:
 
     def command(self, *arguments: str) -> str:
         """As the owner; what it says."""
-        environment = {**self.platform.environment, "DATABASE_URL": self.server.url_of(OWNER)}
-        done = manage(environment, *arguments)
+        owners = {**self.platform.environment, "DATABASE_URL": self.server.url_of(OWNER)}
+        done = manage(owners, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -61,8 +61,8 @@ class Installed:
     def mailed_token(self) -> str:
         before = len(self.mails.received)
         self.housekeeping()
-        (delivery,) = self.mails.received[before:]
-        links = set(re.findall(r"http\S+[?&]token=[\w-]+", text_of(delivery.message)))
+        text = "".join(text_of(delivery.message) for delivery in self.mails.received[before:])
+        links = set(re.findall(r"http\S+[?&]token=[\w-]+", text))
         (token,) = {token for link in links for token in parse_qs(urlsplit(link).query)["token"]}
         return token
 
@@ -77,9 +77,9 @@ def installed() -> Iterator[Installed]:
         tempfile.TemporaryDirectory() as folder,
     ):
         server.make_roles()
-        environment = {
+        settings = {
             **os.environ,
-            **test_environment(folder),
+            **environment.test_environment(folder),
             "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
             "PORT": str(free_port()),
             "DATABASE_URL": server.url_of(APP),
@@ -95,11 +95,11 @@ def installed() -> Iterator[Installed]:
             ),
             "RATE_LIMIT_DEFAULT": "10000/m",
         }
-        owners = {**environment, "DATABASE_URL": server.url_of(OWNER)}
+        owners = {**settings, "DATABASE_URL": server.url_of(OWNER)}
         for arguments in (("migrate", "-v0"), ("backup",)):
             done = manage(owners, *arguments)
             assert done.returncode == 0, done.stderr
-        with web_process(environment, Path(folder) / "web.log") as platform:
+        with web_process(settings, Path(folder) / "web.log") as platform:
             yield Installed(server=server, platform=platform, redis=cache, mails=mails)
 
 
@@ -119,7 +119,10 @@ def test_web_processes_need_no_more_than_the_apps_rights(installed: Installed) -
         people_keep_their_account(installed, http)
     people_forget_their_password(installed)
     staff_administers(installed)
-    with platform.client(platform.log_in("alice")["access_token"]) as http:
+    with platform.client() as http:
+        form = {"username": "alice", "password": NEW_PASSWORD}
+        token = call(http, "POST", f"{API}auth/token", data=form)["access_token"]
+    with platform.client(token) as http:
         call(http, "DELETE", f"{API}users/me", 204, json={"current_password": NEW_PASSWORD})
     with platform.client(platform.environment["METRICS_TOKEN"]) as http:
         assert call(http, "GET", "/health")["status"] == "healthy"
@@ -135,11 +138,11 @@ def test_web_processes_need_no_more_than_the_apps_rights(installed: Installed) -
 
 def people_ask(http: httpx2.Client) -> None:
     asked = call(http, "POST", PROCESS, json={"prompt": "hello", "conversation": "new"})
-    call(http, "POST", PROCESS, json={"prompt": "again"}, headers={"Idempotency-Key": "once"})
+    call(http, "POST", PROCESS, json={"prompt": "again"}, headers={"Idempotency-Key": "once-only"})
     streamed = call(http, "POST", PROCESS, json={"prompt": "hello", "stream": True})
     assert "data:" in streamed
     message = {"role": "user", "content": "hello"}
-    call(http, "POST", "/v1/chat/completions", json={"model": "", "messages": [message]})
+    call(http, "POST", "/v1/chat/completions", json={"model": MODEL, "messages": [message]})
     conversation = f"{API}consciousness/conversations/{asked['conversation']}"
     call(http, "PATCH", conversation, json={"title": "mine"})
     call(http, "GET", f"{conversation}/messages")
@@ -181,8 +184,6 @@ def people_forget_their_password(installed: Installed) -> None:
         call(http, "POST", f"{API}users/password-reset/request", 202, json=asked)
         change = {"token": installed.mailed_token(), "new_password": NEW_PASSWORD}
         call(http, "POST", f"{API}users/password-reset/confirm", json=change)
-        form = {"username": "alice", "password": NEW_PASSWORD}
-        call(http, "POST", f"{API}auth/token", data=form)
 
 
 def staff_administers(installed: Installed) -> None:
@@ -215,8 +216,9 @@ def staff_administers(installed: Installed) -> None:
             call(browser, "GET", path)
         add = "/admin/consciousness/modelalias/add/"
         alias = {
-            "name": "nickname",
-            "target": "stub",
+            "alias": "nickname",
+            "model": MODEL,
+            "is_enabled": "on",
             "csrfmiddlewaretoken": csrf_token(browser, add),
         }
         call(browser, "POST", add, data=alias)
