@@ -64,6 +64,7 @@ class Installed:
         self.housekeeping()
         text = "".join(text_of(delivery.message) for delivery in self.mails.received[before:])
         links = set(re.findall(r"http\S+[?&]token=[\w-]+", text))
+        token: str
         (token,) = {token for link in links for token in parse_qs(urlsplit(link).query)["token"]}
         return token
 
