@@ -82,7 +82,7 @@ def installed() -> Iterator[Installed]:
         settings = {
             **os.environ,
             **environment.test_environment(folder),
-            "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
+            "DJANGO_SETTINGS_MODULE": "tests.live_settings",
             "PORT": str(free_port()),
             "DATABASE_URL": server.url_of(APP),
             "REDIS_URL": cache.url,
