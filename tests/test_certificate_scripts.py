@@ -66,7 +66,13 @@ def _about_to_end(folder: Path, *, days: int) -> None:
 def test_it_makes_an_authority_and_a_certificate_for_all_names(tmp_path: Path) -> None:
     folder = tmp_path / "tls"
     said = _generate(folder, names=_NAMES)
-    assert set(_content(folder)) == {"ca.pem", "ca-key.pem", "fullchain.pem", "privkey.pem", "names"}
+    assert set(_content(folder)) == {
+        "ca.pem",
+        "ca-key.pem",
+        "fullchain.pem",
+        "privkey.pem",
+        "names",
+    }
     assert folder.stat().st_mode & 0o777 == 0o700
     for name in ("ca-key.pem", "privkey.pem"):
         assert (folder / name).stat().st_mode & 0o777 == 0o600
@@ -76,7 +82,9 @@ def test_it_makes_an_authority_and_a_certificate_for_all_names(tmp_path: Path) -
     told = _openssl("x509", "-in", folder / "fullchain.pem", "-noout", "-text")
     assert "ASN1 OID: prime256v1" in told
     assert "CA:FALSE" in told
-    _openssl("x509", "-in", folder / "fullchain.pem", "-noout", "-checkend", str(_DAYS * 86400 - 60))
+    _openssl(
+        "x509", "-in", folder / "fullchain.pem", "-noout", "-checkend", str(_DAYS * 86400 - 60)
+    )
     fingerprint = _openssl("x509", "-in", folder / "ca.pem", "-noout", "-fingerprint", "-sha256")
     assert fingerprint.strip().partition("=")[2] in said
 
@@ -109,7 +117,9 @@ def test_it_renews_before_the_end_for_the_same_names(tmp_path: Path) -> None:
         (lambda folder: (folder / "privkey.pem").unlink(), "there is none"),
         (lambda folder: (folder / "fullchain.pem").write_text("no"), "do not belong together"),
         (
-            lambda folder: (folder / "privkey.pem").write_bytes((folder / "ca-key.pem").read_bytes()),
+            lambda folder: (folder / "privkey.pem").write_bytes(
+                (folder / "ca-key.pem").read_bytes()
+            ),
             "do not belong together",
         ),
     ],

@@ -82,7 +82,7 @@ def test_a_request_on_a_kept_connection_is_answered_and_is_the_last(
 
 
 def test_who_has_connected_before_is_heard(live_stub: StubEngine) -> None:
-    """The worker is stopped, so they wait in the kernel; then it is told to end, before it saw them."""
+    """They wait in the kernel for a worker that hangs, and that is told to end before it sees them."""
     with running_platform(live_stub) as platform, contextlib.ExitStack() as stack:
         (worker,) = psutil.Process(platform.pid).children()
         worker.suspend()
@@ -121,6 +121,7 @@ def _lives(platform: Platform) -> float:
     (count,) = [
         float(line.rpartition(" ")[2])
         for line in lines
-        if line.startswith("NAME{") and 'route="live"' in line
+        if line.startswith("sovereigncore_http_request_duration_seconds_count{")
+        and 'route="live"' in line
     ]
     return count

@@ -9,7 +9,7 @@ from tests.migrated import ROOT
 
 TABLE, COLUMN = "consciousness_memory", "of_the_next_version"
 
-_MIGRATION = '''
+_MIGRATION = """
 from django.db import migrations, models
 
 
@@ -20,12 +20,12 @@ class Migration(migrations.Migration):
             "memory", "{column}", models.CharField(max_length=10, null=True, blank=True)
         )
     ]
-'''
-_FIELD = '''
+"""
+_FIELD = """
 from django.db import models
 
 Memory.add_to_class("{column}", models.CharField(max_length=10, null=True, blank=True))
-'''
+"""
 
 
 def make_next_version(folder: Path) -> Path:

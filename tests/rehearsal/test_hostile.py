@@ -31,9 +31,7 @@ _BODY_TO_COME = _HEAD + b"Content-Type: application/json\r\nContent-Length: 500\
 def _unfinished(parts: Topology, said: bytes) -> Iterator[list[ssl.SSLSocket]]:
     """Connections of one address that have said so much and say no more."""
     with contextlib.ExitStack() as stack:
-        opened = [
-            stack.enter_context(parts.nginx.connect(source=_HOSTILE)) for _ in range(_SLOW)
-        ]
+        opened = [stack.enter_context(parts.nginx.connect(source=_HOSTILE)) for _ in range(_SLOW)]
         for connection in opened:
             connection.sendall(said)
         yield opened
@@ -131,9 +129,7 @@ def _smuggling(hidden: bytes) -> dict[str, bytes]:
         "CL list": lengths(b"Content-Length: 0, %d" % len(chunked)) + chunked,
         "CL signed": lengths(b"Content-Length: +%d" % len(chunked)) + chunked,
         "CL in hex": lengths(b"Content-Length: 0x%x" % len(chunked)) + chunked,
-        "TE twice": lengths(
-            length, b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"
-        )
+        "TE twice": lengths(length, b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity")
         + chunked,
         "TE unknown": lengths(length, b"Transfer-Encoding: xchunked") + chunked,
         "TE with space": lengths(length, b"Transfer-Encoding : chunked") + chunked,

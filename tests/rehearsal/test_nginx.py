@@ -78,7 +78,9 @@ def test_without_web_processes_it_says_so_in_the_paths_shape(parts: Topology) ->
 
 def test_bodies_that_are_too_large(parts: Topology) -> None:
     with parts.client("alice") as http:
-        _check_problem(http.post("/api/v1/consciousness/process", content=_BIG), 413, "body_too_large")
+        _check_problem(
+            http.post("/api/v1/consciousness/process", content=_BIG), 413, "body_too_large"
+        )
         reply = http.post("/v1/chat/completions", content=_BIG)
         _check_openai(reply, 413, "invalid_request_error", "body_too_large")
         _check_page(http.post("/register", content=_BIG, headers=_PAGE), 413)
@@ -110,13 +112,15 @@ def test_plain_http_on_the_port_of_tls(parts: Topology) -> None:
     _check_problem(httpx2.get(f"{url}/live", trust_env=False), 400, "bad_request")
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/metrics/", "//metrics", "/%6detrics", "/a/../metrics"])
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/metrics/", "//metrics", "/%6detrics", "/a/../metrics"]
+)
 def test_metrics_are_not_for_outside(parts: Topology, path: str) -> None:
     with parts.client() as http:
         http.headers["Authorization"] = f"Bearer {parts.environment['METRICS_TOKEN']}"
         _check_problem(http.get(path), 404, "not_found")
     with parts.webs[0].client(parts.environment["METRICS_TOKEN"]) as http:
-        assert "sovereigncore_http_requests" in http.get("/metrics").text
+        assert "sovereigncore_http_requests_in_progress" in http.get("/metrics").text
 
 
 def test_what_plain_http_leads_to(parts: Topology) -> None:

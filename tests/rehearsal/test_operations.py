@@ -75,7 +75,7 @@ def test_both_web_processes_are_scraped(parts: Topology, watch: _Watch) -> None:
 
     within(_WITHIN_S, are_up, "both scraped")
     # As operators see it: what both answered, told apart by process.
-    answered = 'sum by (instance) (sovereigncore_http_requests_total{route="live"})'
+    answered = 'sum by (instance) (sovereigncore_http_request_duration_seconds_count{route="live"})'
     within(_WITHIN_S, lambda: len(_values(watch, answered)) == 2, "both counted")
     within(
         _WITHIN_S, lambda: _values(watch, 'probe_success{job="tls"}') == [1], "asked through nginx"

@@ -26,7 +26,7 @@ def test_reloads_fail_no_request(parts: Topology) -> None:
 
 
 def test_nginx_is_reloaded_under_load(parts: Topology) -> None:
-    """As after a renewal of the certificate: answers that have begun are ended by the old workers."""
+    """As after a renewal of the certificate: old workers end what they have begun."""
     with loaded(parts) as load:
         for count in range(1, 4):
             parts.nginx.reload()
