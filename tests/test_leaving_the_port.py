@@ -82,7 +82,7 @@ def test_a_request_on_a_kept_connection_is_answered_and_is_the_last(
 
 
 def test_who_has_connected_before_is_heard(live_stub: StubEngine) -> None:
-    """They wait in the kernel for a worker that hangs, and that is told to end before it sees them."""
+    """They wait in the kernel for a worker that hangs and is told to end before it sees them."""
     with running_platform(live_stub) as platform, contextlib.ExitStack() as stack:
         (worker,) = psutil.Process(platform.pid).children()
         worker.suspend()

@@ -1,4 +1,4 @@
-"""What `deploy/nginx` and the platform behind it have in common; `make rehearse` asks nginx itself."""
+"""What `deploy/nginx` and the platform have in common; `make rehearse` asks nginx itself."""
 
 from __future__ import annotations
 

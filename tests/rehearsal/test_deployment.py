@@ -98,7 +98,7 @@ def test_all_is_as_the_script_asks(parts: Topology, account: str) -> None:
 
 
 def test_the_script_notices_what_is_wrong(parts: Topology, account: str) -> None:
-    """Asked past nginx's certificate, by a wrong password, at an address where nothing redirects."""
+    """Without the authority, with a wrong password, at an address where nothing redirects."""
     done = _run(
         *("--http", parts.webs[0].url, parts.nginx.url),
         DEPLOYMENT_USER=account,

@@ -1,4 +1,4 @@
-"""What nginx does by itself: refusals in the path's own shape, its log, addresses, certbot's files."""
+"""nginx by itself: refusals in the path's own shape, its log, addresses, certbot's files."""
 
 from __future__ import annotations
 
