@@ -10,7 +10,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 import time_machine
-from django.core.cache import caches
 from django.db import connection
 from django.test import TransactionTestCase
 from pytest_django import Settings
@@ -20,10 +19,11 @@ from accounts import hashing
 from accounts.models import User
 from consciousness import engines
 from consciousness.admission import admission
-from monitoring import append_only
+from monitoring.audit import append_only
 from monitoring.awareness import awareness
 from monitoring.governor import GovernorState
 from tests import own_databases
+from tests.counters import forget_counts
 from tests.hashers import CheapBCryptSHA256PasswordHasher
 from tests.log_capture import LogCapture, captured_logs
 from tests.stub_engine import StubEngine
@@ -55,8 +55,7 @@ def _flushes_empty_the_audit_trail() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _clean_counters() -> None:
     """No test meets another one's rate limits."""
-    for name in ("default", "ratelimit", "ratelimit_local"):
-        caches[name].clear()
+    forget_counts()
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +141,7 @@ def client_of() -> Callable[..., APIClient]:
         response = client.post("/api/v1/auth/token", form, format="json")
         assert response.status_code == 200, response.content
         # The login itself must not eat from the limits that a test measures.
-        caches["ratelimit"].clear()
+        forget_counts("ratelimit")
         client.credentials(HTTP_AUTHORIZATION=f"Bearer {response.json()['access_token']}")
         return client
 

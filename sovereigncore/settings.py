@@ -51,7 +51,9 @@ if ":" in _public_host:
     _public_host = f"[{_public_host}]"  # as the Host header and Django write it
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", ("127.0.0.1", "localhost", "[::1]", _public_host))
 API_DOCS = env.flag("API_DOCS", default=DEBUG)
-REDIS_URL = env.url("REDIS_URL", "", r"(rediss?|unix)://\S+", "redis://[:password@]host:port/db")
+REDIS_URL = env.url(
+    "REDIS_URL", "", r"(rediss?|unix)://\S+", "redis://[user:password@]host:port/db"
+)
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", 1, at_least=1, at_most=64)
 
 _SAFE_TO_DEBUG = BIND in ("localhost", "127.0.0.1", "::1")
@@ -234,8 +236,12 @@ def _cache(prefix: str, *, entries: int) -> dict[str, object]:
         "OPTIONS": {
             "SOCKET_CONNECT_TIMEOUT": 0.5,
             "SOCKET_TIMEOUT": 0.5,
-            # One for every thread; redis-py stops at 100 and calls that a failure of Redis.
-            "CONNECTION_POOL_KWARGS": {"max_connections": WEB_THREADS + 16},
+            "CONNECTION_POOL_KWARGS": {
+                # One for every thread; redis-py stops at 100 and calls that a failure of Redis.
+                "max_connections": WEB_THREADS + 16,
+                # Nor does it introduce itself, which our user of Redis may not.
+                "driver_info": None,
+            },
         },
     }
 

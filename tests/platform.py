@@ -169,7 +169,7 @@ def running_platform(engine: EngineAddress, **overrides: str) -> Iterator[Platfo
 
 @contextlib.contextmanager
 def web_process(environment: dict[str, str], log_path: Path) -> Iterator[Platform]:
-    """On PORT, until the end; everything that it needs is there already."""
+    """One on a database that is there and migrated."""
     platform = Platform(
         port=int(environment["PORT"]),
         environment=environment,

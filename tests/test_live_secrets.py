@@ -19,7 +19,6 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx2
 import pytest
-import redis
 from django_otp.oath import TOTP
 
 from tests.outbox import text_of
@@ -95,10 +94,9 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     made = {name: f"canary{secrets.token_urlsafe(48)}" for name in ("SECRET_KEY", "AUDIT_KEY")}
-    made |= {name: secrets.token_urlsafe(36) for name in (*OPTIONAL, "JWT", "SMTP", "REDIS")}
+    made |= {name: secrets.token_urlsafe(36) for name in (*OPTIONAL, "JWT", "SMTP")}
     with RedisServer() as server, StubEngine() as stub, SMTPSink() as mails:
-        with redis.Redis.from_url(server.url) as client:
-            client.config_set("requirepass", made["REDIS"])
+        made["REDIS"] = urlsplit(server.url).password or ""
         with running_platform(
             stub,
             SECRET_KEY=made["SECRET_KEY"],
@@ -106,7 +104,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
             **{name: made[name] for name in OPTIONAL},
             BACKUP_DIR=str(tmp_path),
             JWT_SIGNING_KEYS=f"c1:{made['JWT']}",
-            REDIS_URL=server.url.replace("://", f"://:{made['REDIS']}@"),
+            REDIS_URL=server.url,
             EMAIL_URL=f"smtp://sender:{made['SMTP']}@127.0.0.1:{mails.port}",
             RATE_LIMIT_DEFAULT="10000/m",
         ) as platform:

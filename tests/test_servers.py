@@ -16,7 +16,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.servers import PostgresServer, RedisServer, ServerFailed, redis_server
+from tests.servers import PostgresServer, RedisServer, ServerFailed
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 10.0
@@ -129,12 +129,12 @@ def test_a_paused_postgres_hangs_until_it_is_resumed(postgres: PostgresServer) -
 
 
 def test_redis_is_real_and_gone_afterwards() -> None:
-    with redis_server() as url, redis.Redis.from_url(url) as client:
+    with RedisServer() as server, redis.Redis.from_url(server.admin_url) as client:
         assert client.ping() is True
         assert [client.incr("counter"), client.incr("counter")] == [1, 2]
         directory = Path(str(client.config_get("dir")["dir"]))
         assert directory.is_dir()
-    assert not answers(url)
+    assert not answers(server.url)
     assert not directory.exists()
 
 
@@ -167,7 +167,7 @@ def test_the_program_uses_a_given_url_and_returns_the_exit_code(open_directory: 
     used, started = output.split()
     assert program.returncode == 7
     assert used == given
-    assert started.startswith("redis://127.0.0.1:")
+    assert started.startswith("redis://sovereigncore:")
     assert not answers(started)
     assert not list(open_directory.iterdir())
 

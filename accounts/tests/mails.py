@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from django.core import mail
-from django.core.cache import caches
 from django.core.mail import EmailMultiAlternatives
 from django.db import connection
 from django.test import Client
@@ -18,6 +17,7 @@ from rest_framework.test import APIClient
 
 from accounts import mailing
 from accounts.tests.sessions import TOKEN
+from tests.counters import forget_counts
 
 ASK = "/api/v1/users/password-reset/request"
 CONFIRM = "/api/v1/users/password-reset/confirm"
@@ -94,7 +94,7 @@ def confirm_reset(token: Any, password: Any = NEW_PASSWORD) -> Any:
 
 
 def login_status(username: str, password: str) -> int:
-    caches["ratelimit"].clear()
+    forget_counts("ratelimit")
     response = client.post(TOKEN, {"username": username, "password": password})
     status: int = response.status_code
     return status
@@ -133,8 +133,7 @@ def fill_in(browser: Client, path: str, **fields: str) -> Any:
 
 def traces(send: Callable[[], Any], hashed: list[str]) -> dict[str, Any]:
     """What a caller can tell an answer by, and what made it take its time."""
-    for name in ("default", "ratelimit"):
-        caches[name].clear()
+    forget_counts("default", "ratelimit")
     hashed.clear()
     with CaptureQueriesContext(connection) as queries:
         response = send()

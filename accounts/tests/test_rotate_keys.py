@@ -112,8 +112,16 @@ def test_all_else_in_the_file_stays(installation: Installation, db: None) -> Non
     installation.rotate("prepare")
     lines = installation.path.read_text().splitlines()
     assert [lines[0], lines[1], lines[3]] == ["# mine", "PORT=1", "BIND=::1"]
-    assert stat.S_IMODE(installation.path.stat().st_mode) == 0o600
     assert list(installation.path.parent.iterdir()) == [installation.path]
+
+
+@pytest.mark.parametrize(("before", "after"), [(0o600, 0o600), (0o640, 0o640), (0o644, 0o640)])
+def test_who_could_read_the_file_still_can_but_not_everybody(
+    installation: Installation, db: None, before: int, after: int
+) -> None:
+    installation.path.chmod(before)
+    installation.rotate("prepare")
+    assert stat.S_IMODE(installation.path.stat().st_mode) == after
 
 
 def test_it_tells_ids_and_no_keys(installation: Installation, db: None, settings: Settings) -> None:

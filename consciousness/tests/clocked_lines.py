@@ -10,7 +10,7 @@ from consciousness.admission.local import LocalLine
 from consciousness.admission.policy import SECOND_US, Candidate, Line, Request, Terms
 from consciousness.admission.shared import SCRIPT, SharedLine
 
-_CLOCK_KEY = "test:clock_us"
+_CLOCK_KEY = "sovereigncore:test:clock_us"
 _ITS_CLOCK = """local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 """

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
-import redis
 from pytest_django import Settings
 
 from consciousness import engine_generation
@@ -79,8 +78,7 @@ def _session_valkey() -> Iterator[RedisServer]:
 @pytest.fixture
 def valkey(_session_valkey: RedisServer) -> RedisServer:
     """A Redis of the tests' own, empty, in both rounds of the suite."""
-    with redis.Redis.from_url(_session_valkey.url) as client:
-        client.flushall()
+    _session_valkey.empty()
     return _session_valkey
 
 

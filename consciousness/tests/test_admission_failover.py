@@ -70,7 +70,7 @@ def pause_is_over(admission: Admission) -> None:
 
 def in_redis(server: RedisServer, name: str) -> int:
     """How many `tickets` or `leases` there are."""
-    with redis.Redis.from_url(server.url) as client:
+    with redis.Redis.from_url(server.admin_url) as client:
         count: int = client.hlen(f"sovereigncore:admission:{{line}}:{name}")
         return count
 
@@ -283,7 +283,7 @@ def test_those_who_wait_keep_their_places_when_redis_forgets_them(
     holders = holding(admission, "x", "y")
     waiting = queued(admission, "a", "b", order=order)
     with ended(holders, waiting):
-        with redis.Redis.from_url(server.url) as client:
+        with redis.Redis.from_url(server.admin_url) as client:
             client.delete(
                 *(f"sovereigncore:admission:{{line}}:{name}" for name in ("tickets", "places"))
             )
@@ -306,7 +306,7 @@ def test_a_redis_that_refuses_us_is_as_good_as_none(
     admission: Admission, server: RedisServer, logs: LogCapture
 ) -> None:
     """A full or read-only Redis answers with errors."""
-    with redis.Redis.from_url(server.url) as client:
+    with redis.Redis.from_url(server.admin_url) as client:
         client.config_set("maxmemory", "1")
         holders = holding(admission, "x", "y")
         with ended(holders):
@@ -320,7 +320,7 @@ def test_a_script_that_redis_forgot_is_loaded_again(
     admission: Admission, server: RedisServer, logs: LogCapture
 ) -> None:
     take(admission)
-    with redis.Redis.from_url(server.url) as client:
+    with redis.Redis.from_url(server.admin_url) as client:
         client.script_flush()
     take(admission)
     assert logs.events("redis_unavailable") == []

@@ -214,7 +214,7 @@ def test_a_redis_that_threw_out_the_ends_gives_new_ones(
     clock, line = Clock(valkey.url), shared_line(Terms())
     for caller in ("killed", "killed too", "waits no more"):
         enter(line, caller)
-    with redis.Redis.from_url(valkey.url) as client:
+    with redis.Redis.from_url(valkey.admin_url) as client:
         assert client.delete("sovereigncore:admission:{line}:alive") == 1
     assert line.count() == (2, 1)
     clock.advance(3)

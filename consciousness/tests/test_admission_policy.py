@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import hypothesis.strategies as st
 import pytest
-import redis
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     Bundle,
@@ -35,14 +34,13 @@ ENGINES = {"one": 1, "two": 2, "three": 3}
 class LineMachine(RuleBasedStateMachine):
     """Every step is done in both lines; then the ledger is judged by rules of its own."""
 
-    url: str  # of the Redis to use
+    server: RedisServer  # to use
     requests = Bundle("requests")
 
     def __init__(self) -> None:
         super().__init__()
-        with redis.Redis.from_url(self.url) as client:
-            client.flushall()
-        self.clock, terms = Clock(self.url), Terms()
+        self.server.empty()
+        self.clock, terms = Clock(self.server.url), Terms()
         self.local, self.shared = local_line(self.clock, terms), shared_line(terms)
         self.terms = terms
         self.capacity: dict[str, int] = {}
@@ -251,7 +249,7 @@ def test_the_policy_holds_and_both_lines_follow_it(
     valkey: RedisServer, use_redis: Callable[[str], None]
 ) -> None:
     use_redis(valkey.url)
-    machine = type("Machine", (LineMachine,), {"url": valkey.url})
+    machine = type("Machine", (LineMachine,), {"server": valkey})
     run_state_machine_as_test(
         machine,
         settings=settings(

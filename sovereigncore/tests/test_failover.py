@@ -57,8 +57,8 @@ def end_of_pause() -> None:
     FailoverRedisCache._paused_until = 0.0
 
 
-def keys_at(url: str) -> int:
-    with redis.Redis.from_url(url) as client:
+def keys_in(server: RedisServer) -> int:
+    with redis.Redis.from_url(server.admin_url) as client:
         return len(list(client.scan_iter("sovereigncore:ratelimit:*")))
 
 
@@ -72,10 +72,10 @@ def test_counts_live_in_redis(
     server: RedisServer, use_redis: Callable[[str], None], alice: User
 ) -> None:
     use_redis(server.url)
-    caches["ratelimit"].clear()
+    server.empty()
     assert refused_logins(6) == [401] * 5 + [429]
     # The default limit, logins, refused credentials, the account's own, its failures and delay.
-    assert keys_at(server.url) == 6
+    assert keys_in(server) == 6
     caches["ratelimit_local"].clear()
     assert refused_logins(1) == [429]
 
@@ -104,7 +104,7 @@ def test_redis_goes_away_and_comes_back_by_itself(
         end_of_pause()
         assert as_alice.get(ME)["x-ratelimit-remaining-requests"] == "99"
         assert as_alice.get(ME)["x-ratelimit-remaining-requests"] == "98"
-        assert keys_at(server.url) == 1
+        assert keys_in(server) == 1
 
 
 def test_a_hung_redis_costs_one_timeout_and_not_one_a_request(
@@ -158,7 +158,7 @@ def test_a_redis_that_refuses_us_is_as_good_as_none(
 ) -> None:
     """A full or read-only Redis answers with errors."""
     use_redis(server.url)
-    with redis.Redis.from_url(server.url) as client:
+    with redis.Redis.from_url(server.admin_url) as client:
         client.config_set("maxmemory", "1")
         try:
             assert refused_logins(6) == [401] * 5 + [429]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.core.cache import caches
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
@@ -28,6 +27,7 @@ from sovereigncore.tests.permission_table import (
     ROUTES,
     UNNAMED,
 )
+from tests.counters import forget_counts
 from tests.stub_engine import MODEL, StubEngine
 
 IDS = ("model", "query", "memory", "conversation", "session", "key", "link", "name")
@@ -147,7 +147,7 @@ def test_every_route_answers_as_the_table_says(
     wrong = []
     for name, route in ROUTES.items():
         for method in METHODS:
-            caches["ratelimit"].clear()
+            forget_counts("ratelimit")
             response = client.generic(
                 method, route.path.format(**ids), "{}", content_type="application/json"
             )
@@ -190,7 +190,7 @@ def test_somebody_elses_object_is_one_that_does_not_exist(
         for method in METHODS:
             answers = []
             for known in (ids, nowhere):
-                caches["ratelimit"].clear()
+                forget_counts("ratelimit")
                 answers.append(
                     told_by(
                         client.generic(
@@ -213,7 +213,7 @@ def test_a_trailing_slash_changes_nothing_and_redirects_nobody(
         if name in ("home", "to-admin", "logout"):
             continue
         for method in ("GET", "POST"):
-            caches["ratelimit"].clear()
+            forget_counts("ratelimit")
             path = route.path.format(**ids) + "/"
             response = client.generic(method, path, "{}", content_type="application/json")
             expected = route.expected(method)[CALLERS.index(kind)]

@@ -11,6 +11,7 @@ import httpx2
 from tests.ops import deployed
 from tests.ops.programs import find_program
 from tests.server_process import ServerFailed, ServerProcess
+from tests.servers import RedisServer
 
 _PROBE_TIMEOUT_S = 5.0
 
@@ -124,13 +125,13 @@ class RedisExporter(Daemon):
     name = program = "prometheus-redis-exporter"
     ready_path = "/health"
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis: RedisServer) -> None:
         super().__init__()
-        self._redis_url = redis_url
+        self._redis = redis
 
     def command(self) -> list[str]:
-        where = ["-web.listen-address", self.address]
-        return [find_program(self.program), "-redis.addr", self._redis_url, *where]
+        who = ["-redis.addr", self._redis.url_for("exporter"), "-config-command=-"]
+        return [find_program(self.program), *who, "-web.listen-address", self.address]
 
 
 class PostgresExporter(Daemon):

@@ -99,7 +99,7 @@ def watched(hurry: deployed.Hurry | None = None, **overrides: str) -> Iterator[W
         worker = Worker(environment, Path(environment["DATA_DIR"]) / "worker.log")
         stack.callback(worker.stop)
         worker.start()
-        redis_exporter = stack.enter_context(RedisExporter(parts.redis.url))
+        redis_exporter = stack.enter_context(RedisExporter(parts.redis))
         postgres_exporter = stack.enter_context(PostgresExporter(parts.database.superuser_url))
         blackbox = stack.enter_context(BlackboxExporter())
         alertmanager = stack.enter_context(Alertmanager(write_for(sink, mail, hurry)))

@@ -22,6 +22,7 @@ from tests.ops.daemons import (
 from tests.ops.sinks import HTTPSink, Receivers, Told
 from tests.ops.watched import write_for
 from tests.rehearsal.topology import Topology
+from tests.roled_postgres import EXPORTER
 from tests.smtp_sink import SMTPSink
 
 pytestmark = pytest.mark.rehearsal
@@ -44,8 +45,8 @@ def _watching(parts: Topology) -> Iterator[_Watch]:
         alertmanager = stack.enter_context(Alertmanager(write_for(sink, mail, _HURRY)))
         places = deployed.Places(
             platforms=tuple(f"127.0.0.1:{web.port}" for web in parts.webs),
-            redis=stack.enter_context(RedisExporter(parts.redis.url)).address,
-            postgres=stack.enter_context(PostgresExporter(parts.database.superuser_url)).address,
+            redis=stack.enter_context(RedisExporter(parts.redis)).address,
+            postgres=stack.enter_context(PostgresExporter(parts.database.url_of(EXPORTER))).address,
             blackbox=stack.enter_context(BlackboxExporter()).address,
             alertmanager=alertmanager.address,
             front_door=f"{parts.nginx.url}/live",

@@ -21,7 +21,8 @@ from tests.migrated import ROOT, manage
 from tests.ops.watched import Worker
 from tests.platform import EngineAddress, Platform, free_port, web_process
 from tests.rehearsal.nginx import Nginx
-from tests.servers import PostgresServer, RedisServer
+from tests.roled_postgres import APP, OWNER, RoledPostgres
+from tests.servers import RedisServer
 
 USERS = ("alice", "bob", "carol")
 # Of answers of the stub engine: streams take as long as a restart, or nearly.
@@ -30,12 +31,13 @@ TOKEN_DELAY_S = 0.01
 
 @dataclass(kw_only=True)
 class Topology:
-    """`environment` is that of the worker and of commands, `keys` are API keys by user."""
+    """`environment` is that of the worker and of commands, who own the database; `keys` are API
+    keys by user."""
 
     nginx: Nginx
     webs: tuple[Platform, Platform]
     worker: Worker
-    database: PostgresServer
+    database: RoledPostgres
     redis: RedisServer
     engine: EngineAddress
     environment: dict[str, str]
@@ -61,7 +63,8 @@ def topology(
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="sovereigncore-rehearsal-"))
         )
-        database = stack.enter_context(PostgresServer())
+        database = stack.enter_context(RoledPostgres())
+        database.make_roles()
         redis = stack.enter_context(RedisServer())
         address = stack.enter_context(engine or EngineServer(token_delay_s=TOKEN_DELAY_S))
         ports = (free_port(), free_port())
@@ -72,7 +75,7 @@ def topology(
             "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
             "PUBLIC_BASE_URL": nginx.url,
             "TRUSTED_PROXIES": "127.0.0.1",
-            "DATABASE_URL": database.url,
+            "DATABASE_URL": database.url_of(OWNER),
             "REDIS_URL": redis.url,
             "ENGINE_URL": address.url,
             "ENGINE_API_KEY": address.api_key,
@@ -88,7 +91,10 @@ def topology(
         assert migrated.returncode == 0, migrated.stderr
         first, second = (
             stack.enter_context(
-                web_process({**environment, "PORT": str(port)}, folder / f"web-{port}.log")
+                web_process(
+                    {**environment, "DATABASE_URL": database.url_of(APP), "PORT": str(port)},
+                    folder / f"web-{port}.log",
+                )
             )
             for port in ports
         )

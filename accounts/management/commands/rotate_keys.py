@@ -71,13 +71,18 @@ def _last_activation() -> datetime | None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace the file whole or not at all; it is readable by its owner only."""
+    """Replace the file whole or not at all. Whoever it belongs to keeps it, and the group that
+    could read it still can, for the web process may be another user than the operator."""
     content = text + "\n"
+    before = path.stat()
     if path == settings.DOTENV_FILE:
         content = signing_keys.replaced_in_dotenv(path.read_text(encoding="utf-8"), text)
     descriptor, unfinished = tempfile.mkstemp(prefix=f"{path.name}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if os.geteuid() == 0:
+                os.fchown(descriptor, before.st_uid, before.st_gid)
+            os.fchmod(descriptor, before.st_mode & 0o640)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

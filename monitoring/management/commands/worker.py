@@ -11,7 +11,8 @@ import structlog
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, connection
 
-from monitoring import audit_sealing, jobs
+from monitoring import jobs
+from monitoring.audit import sealing
 
 _POLL_S = 1.0
 _AFTER_FAILURE_S = 10.0
@@ -29,7 +30,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            audit_sealing.warn_if_key_changed()
+            sealing.warn_if_key_changed()
         except DatabaseError:  # that is away, or empty: the jobs say so
             log.warning("audit_key_not_checked")
         finally:

@@ -3,6 +3,9 @@
 An event may be sealed, once, and nothing else of it ever changes. `prunable` is the only way to
 delete: sealed events and seals up to one that is archived, in one transaction. Migrations put the
 triggers there; the only other caller is the test suite, which empties its tables.
+
+On PostgreSQL a role that is not the tables' owner loses the rights to do any of it, too: a web
+process that has one of its own (deploy/postgresql/roles.sql) adds events and reads the trail.
 """
 
 from __future__ import annotations
@@ -20,6 +23,11 @@ _COLUMNS = ("id", "at", "action", "actor_id", "subject_id", "detail", "request_i
 _REFUSAL = "the audit trail is append-only"
 _SETTING = "sovereigncore.audit_archived"  # PostgreSQL: the last seal that may be deleted
 
+_OWNERS_ALONE = {
+    EVENTS: "UPDATE, DELETE, TRUNCATE",
+    SEALS: "INSERT, UPDATE, DELETE, TRUNCATE",
+    ARCHIVES: "INSERT, UPDATE, DELETE, TRUNCATE",
+}
 _POSTGRESQL_FUNCTIONS = f"""
     CREATE OR REPLACE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$;
@@ -42,6 +50,21 @@ _POSTGRESQL_FUNCTIONS = f"""
         RAISE EXCEPTION '{_REFUSAL}';
     END $$
 """
+_REVOCATION = """
+    DO $$
+    DECLARE holder oid;
+    BEGIN
+        FOR holder IN
+            SELECT DISTINCT grantee FROM pg_class, aclexplode(relacl)
+            WHERE pg_class.oid = '{table}'::regclass AND grantee <> relowner
+        LOOP
+            EXECUTE format(
+                'REVOKE {rights} ON {table} FROM %s',
+                CASE holder WHEN 0 THEN 'PUBLIC' ELSE holder::regrole::text END
+            );
+        END LOOP;
+    END $$
+"""
 
 
 def forbid_changes(connection: BaseDatabaseWrapper) -> None:
@@ -50,6 +73,8 @@ def forbid_changes(connection: BaseDatabaseWrapper) -> None:
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             cursor.execute(_POSTGRESQL_FUNCTIONS)
+            for table, rights in _OWNERS_ALONE.items():
+                cursor.execute(_REVOCATION.format(table=table, rights=rights))
         for (table, name), what in triggers.items():
             cursor.execute(f"CREATE TRIGGER {name} BEFORE {what.format(table=table)}")
 
