@@ -96,15 +96,29 @@ def test_addresses_and_headers_that_are_too_large(parts: Topology) -> None:
         _check_problem(http.get("/live", headers={"X": "a" * 9000}), 431, "headers_too_large")
 
 
-def test_what_is_no_request_gets_an_answer_too(parts: Topology) -> None:
+def _exchange(parts: Topology, line: str, *headers: str) -> tuple[bytes, bytes]:
+    """Head and body of the answer, to what no client would write."""
+    lines = [line, "Host: 127.0.0.1", "Connection: close", *headers]
+    if "Host:" in line:
+        lines.remove("Host: 127.0.0.1")
     with parts.nginx.connect() as connection:
-        connection.sendall(b"GET /live HTTP/1.1\r\nHost: a b\r\n\r\n")
+        connection.sendall("".join(f"{part}\r\n" for part in [*lines, ""]).encode())
         said = b""
         while part := connection.recv(65536):
             said += part
     head, _, body = said.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(body)["code"] == "bad_request"
+    return head, body
+
+
+def test_what_is_no_request_gets_an_answer_too(parts: Topology) -> None:
+    for line, status, code in (
+        ("GET /live HTTP/1.1\r\nHost: a b", 400, "bad_request"),
+        ("nothing", 400, "bad_request"),
+        ("GET /live HTTP/7.1", 505, "http_version_not_supported"),
+    ):
+        head, body = _exchange(parts, line)
+        assert head.startswith(b"HTTP/1.1 %d " % status), line
+        assert json.loads(body)["code"] == code
 
 
 def test_plain_http_on_the_port_of_tls(parts: Topology) -> None:
@@ -116,9 +130,10 @@ def test_plain_http_on_the_port_of_tls(parts: Topology) -> None:
     "path", ["/metrics", "/metrics/", "//metrics", "/%6detrics", "/a/../metrics"]
 )
 def test_metrics_are_not_for_outside(parts: Topology, path: str) -> None:
-    with parts.client() as http:
-        http.headers["Authorization"] = f"Bearer {parts.environment['METRICS_TOKEN']}"
-        _check_problem(http.get(path), 404, "not_found")
+    token = parts.environment["METRICS_TOKEN"]
+    head, body = _exchange(parts, f"GET {path} HTTP/1.1", f"Authorization: Bearer {token}")
+    assert head.startswith(b"HTTP/1.1 404 ")
+    assert json.loads(body)["code"] == "not_found"
     with parts.webs[0].client(parts.environment["METRICS_TOKEN"]) as http:
         assert "sovereigncore_http_requests_in_progress" in http.get("/metrics").text
 

@@ -84,7 +84,6 @@ def topology(
             "BACKUP_KEY": secrets.token_hex(32),
             "RATE_LIMIT_DEFAULT": "1000000/m",
             "DAILY_TOKEN_QUOTA": "0",
-            "ENGINE_SLOTS": "8",
             **overrides,
         }
         migrated = manage(environment, "migrate", "--verbosity=0")
