@@ -6,66 +6,30 @@ import contextlib
 import ssl
 import time
 import uuid
-from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.grown import median, percentile
+from tests.chaos.grown import within
+from tests.rehearsal.slow import SLOW, UNFINISHED, ask_for_a_while, unfinished
 from tests.rehearsal.topology import Topology
 
 pytestmark = pytest.mark.rehearsal
 
-_SLOW = 200
 _OF_ONE_ADDRESS = 100  # limit_conn
-_HOSTILE = "127.0.0.3"
-_ASKED = 200
 _ANSWERED_WITHIN_S = 2.0
+_REFUSED_WITHIN_S = 5.0
 _CUT_WITHIN_S = 30.0
-_PATIENCE_S = 5.0
-
-_HEAD = b"POST /api/v1/auth/token HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-_BODY_TO_COME = _HEAD + b"Content-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
 
 
-@contextlib.contextmanager
-def _unfinished(parts: Topology, said: bytes) -> Iterator[list[ssl.SSLSocket]]:
-    """Connections of one address that have said so much and say no more."""
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(parts.nginx.connect(source=_HOSTILE)) for _ in range(_SLOW)]
-        for connection in opened:
-            connection.sendall(said)
-        yield opened
-
-
-def _ask_for_a_while(parts: Topology) -> list[float]:
-    """How long each answer to somebody else took, in seconds."""
-    took_s = []
-    with parts.client("alice") as http:
-        for _ in range(_ASKED):
-            began_s = time.monotonic()
-            assert http.get("/api/v1/auth/me").status_code == 200
-            took_s.append(time.monotonic() - began_s)
-    return took_s
-
-
-@pytest.mark.parametrize(
-    "said", [b"GET /", _HEAD + b"X-Slow: ", _BODY_TO_COME], ids=["line", "head", "body"]
-)
+@pytest.mark.parametrize("said", UNFINISHED.values(), ids=UNFINISHED)
 def test_slow_clients_slow_nobody_else(parts: Topology, said: bytes) -> None:
-    _ask_for_a_while(parts)  # what is only slow the first time
-    alone_s = _ask_for_a_while(parts)
-    with _unfinished(parts, said):
-        beside_s = _ask_for_a_while(parts)
-    print(
-        f"\n  median {median(alone_s) * 1000:.1f} ms alone, {median(beside_s) * 1000:.1f} ms beside"
-        f" {_SLOW}; p99 {percentile(alone_s, 0.99) * 1000:.1f}"
-        f" and {percentile(beside_s, 0.99) * 1000:.1f} ms"
-    )
-    assert max(beside_s) < _ANSWERED_WITHIN_S
+    """That it is at most twice as slow at the worst, `make chaos` measures."""
+    with unfinished(parts, said):
+        assert max(ask_for_a_while(parts)) < _ANSWERED_WITHIN_S
 
 
 def test_slow_clients_are_cut(parts: Topology) -> None:
-    with _unfinished(parts, b"GET / HTTP/1.1\r\nHost:") as connections:
+    with unfinished(parts, UNFINISHED["head"]) as connections:
         until_s = time.monotonic() + _CUT_WITHIN_S
         for connection in connections:
             connection.settimeout(max(0.1, until_s - time.monotonic()))
@@ -73,16 +37,22 @@ def test_slow_clients_are_cut(parts: Topology) -> None:
 
 
 def test_one_address_has_so_many_requests_at_once(parts: Topology) -> None:
-    with _unfinished(parts, _BODY_TO_COME) as connections:
-        refused = 0
+    with unfinished(parts, UNFINISHED["body"]) as connections:
+        told: dict[ssl.SSLSocket, bytes] = {}
+
+        def listen() -> int:
+            for connection in connections:
+                with contextlib.suppress(TimeoutError, ssl.SSLWantReadError):
+                    told.setdefault(connection, connection.recv(4096))
+            return len(told)
+
         for connection in connections:
-            connection.settimeout(_PATIENCE_S if refused == 0 else 1.0)
-            with contextlib.suppress(TimeoutError):
-                head = connection.recv(4096)
-                assert head.startswith(b"HTTP/1.1 429 "), head
-                assert b"Retry-After: 1\r\n" in head
-                refused += 1
-        assert refused == _SLOW - _OF_ONE_ADDRESS
+            connection.setblocking(False)
+        within(_REFUSED_WITHIN_S, lambda: listen() >= SLOW - _OF_ONE_ADDRESS, "refusals")
+        assert listen() == SLOW - _OF_ONE_ADDRESS
+        for head in told.values():
+            assert head.startswith(b"HTTP/1.1 429 "), head
+            assert b"\r\nRetry-After: 1\r\n" in head
         with parts.client() as http:  # another address
             assert http.get("/live").status_code == 200
 
