@@ -87,7 +87,7 @@ ask() { # URL OPTION…: sets `status`, leaves $work/head and $work/body
         ${ca:+--cacert "$ca"} --dump-header "$work/head" --output "$work/body" \
         --write-out '%{http_code}' "$@" "$url" 2>"$work/error") || {
         : "${status:=000}"
-        cat "$work/error" >"$work/body"
+        head -n 1 "$work/error" >"$work/body"
     }
     tr -d '\r' <"$work/head" >"$work/head.lines" 2>/dev/null || : >"$work/head.lines"
 }
@@ -108,7 +108,7 @@ ask_json() { # PATH JSON OPTION…
 failed=0
 faults=
 fault() {
-    faults="$faults${faults:+; }$1"
+    faults="$faults${faults:+; }$(printf '%s' "$1" | tr '\n' ' ')"
 }
 
 expect() { # WHAT EXPECTED FOUND
