@@ -119,7 +119,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             while self.nr_conns < self.worker_connections and self._accept_one(listener):
                 pass
             listener.close()
-        self.sockets = []
+        self.sockets.clear()
 
     def accept(self, listener: Any) -> None:
         """A new connection waits for its first byte where it costs no thread."""

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.platform import Platform, free_port, running_platform
-from tests.stub_engine import StubEngine
+from tests.stub_engine import Behaviour, StubEngine
 
 pytestmark = pytest.mark.once
 
@@ -42,7 +42,7 @@ def _refuses(platform: Platform) -> bool:
 
 
 def test_while_a_stream_goes_on_nobody_new_is_let_in(live_stub: StubEngine) -> None:
-    live_stub.behave("normal", token_delay_s=_TOKEN_DELAY_S)
+    live_stub.behave(Behaviour.NORMAL, token_delay_s=_TOKEN_DELAY_S)
     with running_platform(live_stub) as platform:
         token = platform.register_and_log_in("streamer")
         with platform.client(token) as http, http.stream("POST", _PROCESS, json=_STREAM) as stream:
