@@ -8,6 +8,7 @@ readonly CA_DAYS=3650
 # Apple's systems trust none that is longer.
 readonly SERVER_DAYS=397
 readonly RENEW_BEFORE_DAYS=30
+readonly FOREIGN="it is by another authority"
 
 output=/etc/sovereigncore/tls
 names=
@@ -180,7 +181,7 @@ why_anew() {
     elif ! belong_together "$certificate" "$key"; then
         say "certificate and key do not belong together"
     elif ! openssl verify -no_check_time -CAfile "$ca" "$certificate" >/dev/null 2>&1; then
-        say "it is by another authority"
+        say "$FOREIGN"
     elif ! lasts "$certificate" "$RENEW_BEFORE_DAYS"; then
         say "it ends within $RENEW_BEFORE_DAYS days"
     elif [ "$(cat "$known_names" 2>/dev/null)" != "$names" ]; then
@@ -197,6 +198,9 @@ elif ! lasts "$ca" 0; then
 fi
 
 reason=$(why_anew)
+# Such as Let's Encrypt's, which clients trust anyway.
+[ "$reason" != "$FOREIGN" ] || $force \
+    || fail "$certificate is by another authority and left alone; delete it to have one made"
 if [ -z "$reason" ]; then
     say "Unchanged: $certificate, good for $RENEW_BEFORE_DAYS days and more"
 else

@@ -152,6 +152,20 @@ def test_only_force_replaces_the_authority(tmp_path: Path) -> None:
     assert "Unchanged" in _generate(tmp_path)
 
 
+def test_a_certificate_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    """Let's Encrypt's, say, that took the place of the first one."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        _generate(folder, names=_NAMES)
+    for name in ("fullchain.pem", "privkey.pem"):
+        (ours / name).write_bytes((theirs / name).read_bytes())
+    before = _content(ours)
+    code, said = _run("generate_certs.sh", "--output", ours)
+    assert code == 1
+    assert "by another authority and left alone" in said
+    assert _content(ours) == before
+
+
 def test_without_the_authoritys_key_it_says_so_once_it_is_needed(tmp_path: Path) -> None:
     _generate(tmp_path, names=_NAMES)
     (tmp_path / "ca-key.pem").rename(tmp_path / "elsewhere")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +17,7 @@ import pytest
 
 from tests.chaos.grown import within
 from tests.rehearsal.topology import Topology
+from tests.stub_engine import MODEL
 
 pytestmark = pytest.mark.rehearsal
 
@@ -149,6 +153,28 @@ def test_certbot_proves_the_name_over_plain_http(parts: Topology) -> None:
     where = f"{parts.nginx.http_url}/.well-known/acme-challenge"
     assert httpx2.get(f"{where}/token-1", trust_env=False).text == "token-1.of-the-account"
     assert httpx2.get(f"{where}/token-2", trust_env=False).status_code == 404
+
+
+def test_openais_client_trusts_the_authority_by_a_variable(parts: Topology) -> None:
+    """As docs/how-to/tls.md says."""
+    listing = (
+        "from openai import OpenAI; import sys;"
+        "print([model.id for model in OpenAI(base_url=sys.argv[1]).models.list()])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", listing, f"{parts.nginx.url}/v1"],
+        env={
+            "PATH": os.environ["PATH"],
+            "OPENAI_API_KEY": parts.keys["alice"],
+            "SSL_CERT_FILE": str(parts.nginx.authority),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{[MODEL]}\n"
 
 
 def _logged(parts: Topology, request_id: str) -> dict[str, Any]:
