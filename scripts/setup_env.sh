@@ -96,10 +96,12 @@ choose() {
     printf '%s' "${chosen:-${4:-$3}}"
 }
 
-postgres=127.0.0.1 cache=127.0.0.1
+usual_database=postgres://127.0.0.1:5432/sovereigncore usual_redis=redis://127.0.0.1:6379/0
 if [ -n "$is_compose" ]; then
     [ -z "$proxy$data_dir" ] || fail "--proxy and --data-dir: docker-compose.yml says these itself"
-    postgres=postgres cache=redis proxy=none
+    usual_database=postgres://postgres:5432/sovereigncore usual_redis=redis://redis:6379/0 proxy=none
+elif [ -f "$output" ]; then
+    usual_database=sqlite usual_redis=none # what it means there that there is none
 fi
 before=$(setting PUBLIC_BASE_URL "$output")
 domain=$(choose "$domain" "Public host name" "${before#https://}" | tr '[:upper:]' '[:lower:]')
@@ -107,8 +109,8 @@ domain=$(choose "$domain" "Public host name" "${before#https://}" | tr '[:upper:
 mail_url=$(choose "$mail_url" "Mail server, such as smtp+tls://user:password@mail.your.org:587" none \
     "$(kept EMAIL_URL)")
 database=$(choose "$database_url" "Database" \
-    "$(server DATABASE_URL sovereigncore_app "postgres://$postgres:5432/sovereigncore")")
-redis=$(choose "$redis" "Redis, or none" "$(server REDIS_URL sovereigncore "redis://$cache:6379/0")")
+    "$(server DATABASE_URL sovereigncore_app "$usual_database")")
+redis=$(choose "$redis" "Redis, or none" "$(server REDIS_URL sovereigncore "$usual_redis")")
 before=$(setting REGISTRATION_MODE "$output")
 registration=$(choose "$registration" "Who may register: open, verified, invite or closed" \
     "${before:-verified}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -19,11 +20,12 @@ CACHES = ("default", "ratelimit", "ratelimit_local")
 
 def forget_counts(*names: str) -> None:
     """Empty those caches, or all: what is in Redis is one database."""
+    configured: dict[str, Any] = settings.CACHES
     for name in names or CACHES:
-        if "LocMem" in settings.CACHES[name]["BACKEND"]:
+        if "LocMem" in configured[name]["BACKEND"]:
             caches[name].clear()
         else:
-            _administrator(settings.CACHES[name]["LOCATION"]).flushdb()
+            _administrator(configured[name]["LOCATION"]).flushdb()
 
 
 @functools.cache

@@ -173,7 +173,7 @@ class RedisServer(ServerProcess):
     def probe(self) -> None:
         timeout = float(PROBE_TIMEOUT_S)
         with redis.Redis.from_url(
-            self.url, socket_timeout=timeout, socket_connect_timeout=timeout
+            self.url, socket_timeout=timeout, socket_connect_timeout=timeout, driver_info=None
         ) as client:
             client.ping()  # another server that got the port before ours has not our password
 

@@ -3,6 +3,7 @@ whoever has that role's password cannot change what happened."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -19,14 +20,14 @@ import pytest
 import redis
 from psycopg import errors
 
-from tests.environment import test_environment
+from tests import environment
 from tests.migrated import manage
 from tests.outbox import text_of
 from tests.platform import PASSWORD, Platform, free_port, web_process
 from tests.roled_postgres import APP, EXPORTER, OWNER, RoledPostgres
 from tests.servers import RedisServer
 from tests.smtp_sink import SMTPSink
-from tests.stub_engine import StubEngine
+from tests.stub_engine import MODEL, StubEngine
 
 pytestmark = [pytest.mark.once, pytest.mark.xdist_group("database_roles")]
 
@@ -47,8 +48,8 @@ class Installed:
 
     def command(self, *arguments: str) -> str:
         """As the owner; what it says."""
-        environment = {**self.platform.environment, "DATABASE_URL": self.server.url_of(OWNER)}
-        done = manage(environment, *arguments)
+        owners = {**self.platform.environment, "DATABASE_URL": self.server.url_of(OWNER)}
+        done = manage(owners, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -61,8 +62,9 @@ class Installed:
     def mailed_token(self) -> str:
         before = len(self.mails.received)
         self.housekeeping()
-        (delivery,) = self.mails.received[before:]
-        links = set(re.findall(r"http\S+[?&]token=[\w-]+", text_of(delivery.message)))
+        text = "".join(text_of(delivery.message) for delivery in self.mails.received[before:])
+        links = set(re.findall(r"http\S+[?&]token=[\w-]+", text))
+        token: str
         (token,) = {token for link in links for token in parse_qs(urlsplit(link).query)["token"]}
         return token
 
@@ -77,9 +79,9 @@ def installed() -> Iterator[Installed]:
         tempfile.TemporaryDirectory() as folder,
     ):
         server.make_roles()
-        environment = {
+        settings = {
             **os.environ,
-            **test_environment(folder),
+            **environment.test_environment(folder),
             "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
             "PORT": str(free_port()),
             "DATABASE_URL": server.url_of(APP),
@@ -95,11 +97,11 @@ def installed() -> Iterator[Installed]:
             ),
             "RATE_LIMIT_DEFAULT": "10000/m",
         }
-        owners = {**environment, "DATABASE_URL": server.url_of(OWNER)}
+        owners = {**settings, "DATABASE_URL": server.url_of(OWNER)}
         for arguments in (("migrate", "-v0"), ("backup",)):
             done = manage(owners, *arguments)
             assert done.returncode == 0, done.stderr
-        with web_process(environment, Path(folder) / "web.log") as platform:
+        with web_process(settings, Path(folder) / "web.log") as platform:
             yield Installed(server=server, platform=platform, redis=cache, mails=mails)
 
 
@@ -119,7 +121,10 @@ def test_web_processes_need_no_more_than_the_apps_rights(installed: Installed) -
         people_keep_their_account(installed, http)
     people_forget_their_password(installed)
     staff_administers(installed)
-    with platform.client(platform.log_in("alice")["access_token"]) as http:
+    with platform.client() as http:
+        form = {"username": "alice", "password": NEW_PASSWORD}
+        token = call(http, "POST", f"{API}auth/token", data=form)["access_token"]
+    with platform.client(token) as http:
         call(http, "DELETE", f"{API}users/me", 204, json={"current_password": NEW_PASSWORD})
     with platform.client(platform.environment["METRICS_TOKEN"]) as http:
         assert call(http, "GET", "/health")["status"] == "healthy"
@@ -130,16 +135,16 @@ def test_web_processes_need_no_more_than_the_apps_rights(installed: Installed) -
     assert [line for line in platform.log_lines() if "permission denied" in line] == []
     with redis.Redis.from_url(installed.redis.admin_url) as admin:
         assert admin.acl_log() == []  # of what Redis refused
-    assert [line for line in platform.log_lines() if '"level":"error"' in line] == []
+    assert {json.loads(line)["level"] for line in platform.log_lines()} <= {"info", "warning"}
 
 
 def people_ask(http: httpx2.Client) -> None:
     asked = call(http, "POST", PROCESS, json={"prompt": "hello", "conversation": "new"})
-    call(http, "POST", PROCESS, json={"prompt": "again"}, headers={"Idempotency-Key": "once"})
+    call(http, "POST", PROCESS, json={"prompt": "again"}, headers={"Idempotency-Key": "once-only"})
     streamed = call(http, "POST", PROCESS, json={"prompt": "hello", "stream": True})
     assert "data:" in streamed
     message = {"role": "user", "content": "hello"}
-    call(http, "POST", "/v1/chat/completions", json={"model": "", "messages": [message]})
+    call(http, "POST", "/v1/chat/completions", json={"model": MODEL, "messages": [message]})
     conversation = f"{API}consciousness/conversations/{asked['conversation']}"
     call(http, "PATCH", conversation, json={"title": "mine"})
     call(http, "GET", f"{conversation}/messages")
@@ -181,8 +186,6 @@ def people_forget_their_password(installed: Installed) -> None:
         call(http, "POST", f"{API}users/password-reset/request", 202, json=asked)
         change = {"token": installed.mailed_token(), "new_password": NEW_PASSWORD}
         call(http, "POST", f"{API}users/password-reset/confirm", json=change)
-        form = {"username": "alice", "password": NEW_PASSWORD}
-        call(http, "POST", f"{API}auth/token", data=form)
 
 
 def staff_administers(installed: Installed) -> None:
@@ -215,8 +218,9 @@ def staff_administers(installed: Installed) -> None:
             call(browser, "GET", path)
         add = "/admin/consciousness/modelalias/add/"
         alias = {
-            "name": "nickname",
-            "target": "stub",
+            "alias": "nickname",
+            "model": MODEL,
+            "is_enabled": "on",
             "csrfmiddlewaretoken": csrf_token(browser, add),
         }
         call(browser, "POST", add, data=alias)
@@ -257,7 +261,6 @@ def app(installed: Installed) -> Iterator[psycopg.Connection]:
         "CREATE TRIGGER x BEFORE INSERT ON monitoring_auditevent EXECUTE FUNCTION now()",
         "CREATE RULE x AS ON INSERT TO monitoring_auditevent DO INSTEAD NOTHING",
         "DROP TABLE monitoring_auditevent CASCADE",
-        "GRANT UPDATE ON monitoring_auditevent TO sovereigncore_app",
         "CREATE OR REPLACE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE sql AS ''",
         "DROP FUNCTION audit_is_append_only() CASCADE",
         "SELECT setval('monitoring_auditevent_id_seq', 1)",
@@ -285,6 +288,12 @@ def test_the_app_cannot(app: psycopg.Connection, statement: str) -> None:
         app.execute(statement)  # type: ignore[arg-type]
 
 
+def test_the_app_cannot_give_itself_rights(installed: Installed, app: psycopg.Connection) -> None:
+    """PostgreSQL warns only, as it has rights of which it could give some, did it hold them so."""
+    app.execute("GRANT ALL ON monitoring_auditevent, monitoring_auditseal TO sovereigncore_app")
+    assert rights_on_the_trail(installed) == _RIGHTS
+
+
 def test_the_app_cannot_delete_what_it_says_is_archived(app: psycopg.Connection) -> None:
     with app.transaction():
         app.execute("SELECT set_config('sovereigncore.audit_archived', '999999', true)")
@@ -306,7 +315,7 @@ def test_the_exporter_reads_statistics_and_no_rows(installed: Installed) -> None
         ).fetchone()
         for table in (EVENTS, "accounts_user", "consciousness_querycontent"):
             with pytest.raises(errors.InsufficientPrivilege):
-                exporter.execute(f"TABLE {table}")
+                exporter.execute(f"TABLE public.{table}")
 
 
 def test_each_role_has_its_times(installed: Installed) -> None:

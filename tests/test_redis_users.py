@@ -71,7 +71,6 @@ def test_the_platform_reads_its_own_keys(server: RedisServer) -> None:
         "SCRIPT KILL",
         "FUNCTION LIST",
         "MODULE LIST",
-        "DEBUG SLEEP 0",
         "SLOWLOG GET",
         "MONITOR",
         "SHUTDOWN",

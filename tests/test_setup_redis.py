@@ -14,7 +14,7 @@ from tests.migrated import ROOT
 
 pytestmark = pytest.mark.once
 
-PASSWORD = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"
+PASSWORD = "5f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"
 URL = f"redis://sovereigncore:{PASSWORD}@127.0.0.1:6379/0"
 OTHERS = ("REDIS_EXPORTER_PASSWORD", "REDIS_ADMIN_PASSWORD")
 

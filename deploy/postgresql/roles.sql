@@ -80,12 +80,16 @@ GRANT USAGE ON SCHEMA public TO sovereigncore_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE sovereigncore_owner
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO sovereigncore_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE sovereigncore_owner GRANT USAGE ON SEQUENCES TO sovereigncore_app;
+BEGIN;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM sovereigncore_app;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM sovereigncore_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO sovereigncore_app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO sovereigncore_app;
--- Of the audit trail web processes add rows and read them; sealing and archiving are the worker's.
--- Migrations take the same rights from everybody but the owner, also where a restore makes the tables anew.
+-- Of the audit trail web processes add events and read it; sealing and archiving are the worker's. Migrations
+-- take the same rights from everybody but the owner, also where a restore makes the tables anew.
 SELECT format('REVOKE %s ON %s FROM sovereigncore_app', rights, to_regclass(name))
 FROM (VALUES ('public.monitoring_auditevent', 'UPDATE, DELETE'),
              ('public.monitoring_auditseal', 'INSERT, UPDATE, DELETE'),
              ('public.monitoring_auditarchive', 'INSERT, UPDATE, DELETE')) AS trail (name, rights)
 WHERE to_regclass(name) IS NOT NULL \gexec
+COMMIT;
