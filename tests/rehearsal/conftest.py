@@ -12,7 +12,7 @@ from tests.rehearsal.topology import Topology, topology
 
 @pytest.fixture(scope="session", autouse=True)
 def _programs() -> None:
-    programs.check_all()
+    programs.check(*programs.PACKAGES)
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ PACKAGES = {**OPERATIONS, "nginx": "nginx", "openssl": "openssl", "curl": "curl"
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
-def check_all() -> None:
-    """Fails with one command that installs whatever is missing."""
-    missing = [name for name in PACKAGES if shutil.which(name, path=_PATH) is None]
+def check(*names: str) -> None:
+    """Fails with one command that installs whatever of these is missing."""
+    missing = [name for name in names if shutil.which(name, path=_PATH) is None]
     if missing:
         packages = " ".join(dict.fromkeys(PACKAGES[name] for name in missing))
         pytest.fail(
