@@ -110,7 +110,8 @@ def _remember(parts: Topology, text: str) -> None:
         assert http.post(_MEMORIES, json={"text": text}).status_code == 201
 
 
-def test_a_backup_brings_back_what_was_there(parts: Topology) -> None:
+def test_a_backup_brings_back_what_was_there(parts: Topology, watch: _Watch) -> None:
+    """While exporters look on, as nobody stops them for a restore."""
     before, after = f"Before {secrets.token_hex(4)}", f"After {secrets.token_hex(4)}"
     _remember(parts, before)
     parts.manage("backup")
