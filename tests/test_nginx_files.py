@@ -63,6 +63,28 @@ def test_nginx_takes_a_little_more_than_the_platform() -> None:
     assert 1 < int(sizes[0]) * 1024 / web_worker.MAX_BODY_BYTES < 1.1
 
 
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:a:b:c:d", "2001:db8:1:2:"),
+        ("2001:db8:1:2::d", "2001:db8:1:2:"),
+        ("2001:db8:1::d", "2001:db8:1::"),
+        ("2001:db8::a:b:c:d", "2001:db8::"),
+        ("2001:db8::d", "2001:db8::"),
+        ("::1", "::1"),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.7"),
+    ],
+)
+def test_a_64_of_ipv6_counts_as_one_address(address: str, network: str) -> None:
+    """By the regular expressions of the map, which nginx tries in their order."""
+    inside = _read("nginx.conf").partition("map $remote_addr $network {")[2].partition("\n    }")[0]
+    patterns = re.findall(r'"~(\S+)" \$prefix;', inside)
+    assert len(patterns) == 2
+    matches = (re.search(each.replace("?<", "?P<"), address) for each in patterns)
+    assert next((found["prefix"] for found in matches if found), address) == network
+
+
 def test_its_own_answers_have_the_platforms_headers() -> None:
     told = dict(
         re.findall(
