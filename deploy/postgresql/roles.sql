@@ -11,6 +11,7 @@
 --   exporter             postgres_exporter: statistics, no rows. Made when its password is set.
 \set ON_ERROR_STOP on
 \set QUIET on
+SET client_min_messages = 'warning';
 -- Passwords must not get into the server's log.
 SET log_statement = 'none';
 SET log_min_duration_statement = -1;
