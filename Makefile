@@ -7,7 +7,7 @@ VENV = .venv
 UPGRADE =
 
 .DEFAULT_GOAL = help
-.PHONY: help run test coverage browser test-clients test-ops drill chaos chaos-short lint bench lock clean runtime dev
+.PHONY: help run test coverage browser test-clients test-ops rehearse drill chaos chaos-short lint bench lock clean runtime dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ test-clients: dev ## litellm and langchain-openai as clients of the OpenAI proto
 
 test-ops: dev ## a real Prometheus and Alertmanager watch the platform: rules, dashboards, drill
 	@$(VENV)/bin/python -m pytest -q -m ops tests/ops $(ARGS)
+
+rehearse: dev ## the whole installation from the shipped files: TLS, upgrades, restarts, backup
+	@$(VENV)/bin/python -m pytest -q -s -m rehearsal tests/rehearsal $(ARGS)
 
 drill: dev ## break one part after the other: does the right alert arrive, and end?
 	@$(VENV)/bin/python -m pytest -q -s -m ops tests/ops/test_drill.py $(ARGS)

@@ -66,9 +66,10 @@ _settings = _read_settings()
 def _metrics_directory() -> Path:
     """A private directory in memory, or in DATA_DIR where there is none.
 
-    Metrics are memory-mapped files, and writing to one on a full disk kills the process.
+    Metrics are memory-mapped files, and writing to one on a full disk kills the process. Each port
+    has its own: two web processes of one DATA_DIR come and go independently.
     """
-    wanted = Path(_settings.DATA_DIR) / "prometheus"
+    wanted = Path(_settings.DATA_DIR) / "prometheus" / str(_settings.PORT)
     if Path("/dev/shm").is_dir():  # noqa: S108 - private, as checked below
         name = hashlib.sha256(str(wanted).encode()).hexdigest()[:16]
         wanted = Path(f"/dev/shm/sovereigncore-{os.geteuid()}-{name}")  # noqa: S108

@@ -6,6 +6,9 @@ other one. Here nothing holds a thread until it sends something, a request has t
 deadline, and when too many threads wait for bytes, those that wait longest give theirs up. A
 client that reads its answer too slowly is cut too.
 
+It also gives its port up as soon as it is to end, so that a proxy goes to another web process at
+once.
+
 Loaded by gunicorn's master, so it must not import the application.
 """
 
@@ -102,13 +105,33 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end and goes on
 
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Leaves the port when the worker is to end, and hears those who have connected already.
+
+        Stock gthread leaves it once its last stream has ended: until then callers would connect,
+        and be cut in the end without an answer. After SIGHUP the next workers have it too, and
+        nobody notices.
+        """
+        super().set_accept_enabled(enabled)
+        if enabled or self.alive:
+            return
+        for listener in self.sockets:
+            while self.nr_conns < self.worker_connections and self._accept_one(listener):
+                pass
+            listener.close()
+        self.sockets.clear()
+
     def accept(self, listener: Any) -> None:
         """A new connection waits for its first byte where it costs no thread."""
+        self._accept_one(listener)
+
+    def _accept_one(self, listener: Any) -> bool:
+        """Whether somebody was there."""
         try:
             client, address = listener.accept()
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
-                return
+                return False
             raise
         self.nr_conns += 1
         _limit_writes(client)
@@ -117,6 +140,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.pending_conns.append(conn)
         ready = functools.partial(self.on_pending_socket_readable, conn)
         self.poller.register(client, selectors.EVENT_READ, ready)
+        return True
 
     def handle(self, conn: TConn) -> Any:
         connection = conn.sock

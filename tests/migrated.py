@@ -44,10 +44,12 @@ def own_database(folder: str, *, server: str | None = None) -> Iterator[dict[str
         _drop(server, name)
 
 
-def manage(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def manage(
+    environment: dict[str, str], *arguments: str, root: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
+        cwd=root,
         env=environment,
         capture_output=True,
         text=True,

@@ -41,6 +41,7 @@ class Platform:
     environment: dict[str, str]
     log_path: Path
     process: subprocess.Popen[bytes] = field(repr=False)
+    root: Path = ROOT  # where its code is
 
     @property
     def url(self) -> str:
@@ -87,7 +88,7 @@ class Platform:
         return reply
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return manage(self.environment, *arguments)
+        return manage(self.environment, *arguments, root=self.root)
 
     def log_lines(self) -> list[str]:
         return self.log_path.read_text(encoding="utf-8").splitlines()
@@ -110,7 +111,7 @@ class Platform:
 
     def start_again(self) -> None:
         """On the same port and data, after `stop` or `kill`."""
-        self.process = _launch(self.environment, self.log_path)
+        self.process = _launch(self.environment, self.log_path, self.root)
         _wait_until_live(self)
 
 
@@ -184,11 +185,13 @@ def web_process(environment: dict[str, str], log_path: Path) -> Iterator[Platfor
         platform.stop()
 
 
-def _launch(environment: dict[str, str], log_path: Path) -> subprocess.Popen[bytes]:
+def _launch(
+    environment: dict[str, str], log_path: Path, root: Path = ROOT
+) -> subprocess.Popen[bytes]:
     with log_path.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "sovereigncore.wsgi"],
-            cwd=ROOT,
+            cwd=root,
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,

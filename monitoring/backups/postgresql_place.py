@@ -25,12 +25,14 @@ _SUCCESSORS = (SCRATCH, ASIDE)  # what may take the place of the database
 _LEAVING_S, _POLL_S = 2.0, 0.1
 _LOCK_TIMEOUT = "10s"
 _LOCK_SPACE = 0x5C0B  # of advisory locks, ours
+# A role that may not use the schema, as postgres_exporter's, has nothing of it open.
 _OTHERS = """
     SELECT pid, usename, coalesce(nullif(application_name, ''), 'no name'),
            coalesce(host(client_addr), 'this host')
     FROM pg_stat_activity
     WHERE datname = current_database() AND usesysid IS NOT NULL
       AND pid <> pg_backend_pid() AND NOT pid = ANY(%s)
+      AND has_schema_privilege(usesysid, current_schema(), 'USAGE')
     ORDER BY pid
 """
 _IS_NO_EXTENSIONS = """

@@ -124,15 +124,21 @@ def grown(users: Sequence[str], *, token_delay_s: float = 0.0, **overrides: str)
                 },
             )
         )
-        made = platform.manage("shell", "-v", "0", "-c", _MAKE_KEYS % json.dumps(list(users)))
-        assert made.returncode == 0, made.stderr
         yield Grown(
             platform=platform,
             database=database,
             redis=redis,
             engine=engine,
-            keys=json.loads(made.stdout.partition("KEYS")[2]),
+            keys=make_keys(platform, users),
         )
+
+
+def make_keys(platform: Platform, users: Sequence[str]) -> dict[str, str]:
+    """New accounts, and an API key of each by its name."""
+    made = platform.manage("shell", "-v", "0", "-c", _MAKE_KEYS % json.dumps(list(users)))
+    assert made.returncode == 0, made.stderr
+    keys: dict[str, str] = json.loads(made.stdout.partition("KEYS")[2])
+    return keys
 
 
 def percentile(times_s: Sequence[float], part: float) -> float:

@@ -47,7 +47,7 @@ class Hurry:
 class Places:
     """What listens where in a test: `host:port`, for `front_door` a URL."""
 
-    platform: str
+    platforms: tuple[str, ...]
     redis: str
     postgres: str
     blackbox: str
@@ -115,18 +115,18 @@ def write_prometheus(folder: Path, places: Places, *, own: str, token: str, hurr
         "127.0.0.1:9090": own,
     }
     path = folder / "prometheus.yml"
-    path.write_text(_moved(yaml.safe_dump(config, sort_keys=False), moved))
+    path.write_text(replaced(yaml.safe_dump(config, sort_keys=False), moved))
     (folder / "metrics_token").write_text(token)
     targets = folder / "targets"
     targets.mkdir(exist_ok=True)
-    for name, address in (
-        ("sovereigncore", places.platform),
-        ("redis", places.redis),
-        ("postgres", places.postgres),
-        ("tls", places.front_door),
+    for name, addresses in (
+        ("sovereigncore", places.platforms),
+        ("redis", (places.redis,)),
+        ("postgres", (places.postgres,)),
+        ("tls", (places.front_door,)),
     ):
         assert (DEPLOY / f"prometheus/targets/{name}.yml").exists()
-        (targets / f"{name}.yml").write_text(yaml.safe_dump([{"targets": [address]}]))
+        (targets / f"{name}.yml").write_text(yaml.safe_dump([{"targets": list(addresses)}]))
     rules = folder / "rules"
     rules.mkdir(exist_ok=True)
     for source in rule_files():
@@ -163,7 +163,7 @@ def write_alertmanager(
         "https://pager.example.org/alerts": webhook_url,
         "mail.example.org:587": smtp,
     }
-    config = yaml.safe_load(_moved(shipped, moved))
+    config = yaml.safe_load(replaced(shipped, moved))
     config["global"]["smtp_require_tls"] = False
     for route in (config["route"], *config["route"]["routes"]):
         for wait in ("group_wait", "group_interval", "repeat_interval"):
@@ -178,7 +178,8 @@ def write_alertmanager(
     return path
 
 
-def _moved(text: str, moved: dict[str, str]) -> str:
+def replaced(text: str, moved: dict[str, str]) -> str:
+    """Each thing that is shipped by ours. Fails for one that is not, or no longer."""
     for shipped, ours in moved.items():
         assert shipped in text, f"{shipped} is no longer shipped"
         text = text.replace(shipped, ours)

@@ -102,9 +102,9 @@ def watched(hurry: deployed.Hurry | None = None, **overrides: str) -> Iterator[W
         redis_exporter = stack.enter_context(RedisExporter(parts.redis))
         postgres_exporter = stack.enter_context(PostgresExporter(parts.database.superuser_url))
         blackbox = stack.enter_context(BlackboxExporter())
-        alertmanager = stack.enter_context(Alertmanager(_writer(sink, mail, hurry)))
+        alertmanager = stack.enter_context(Alertmanager(write_for(sink, mail, hurry)))
         places = deployed.Places(
-            platform=f"127.0.0.1:{parts.platform.port}",
+            platforms=(f"127.0.0.1:{parts.platform.port}",),
             redis=redis_exporter.address,
             postgres=postgres_exporter.address,
             blackbox=blackbox.address,
@@ -125,7 +125,9 @@ def watched(hurry: deployed.Hurry | None = None, **overrides: str) -> Iterator[W
         )
 
 
-def _writer(sink: HTTPSink, mail: SMTPSink, hurry: deployed.Hurry) -> Callable[[Path], Path]:
+def write_for(sink: HTTPSink, mail: SMTPSink, hurry: deployed.Hurry) -> Callable[[Path], Path]:
+    """What writes Alertmanager's configuration for these receivers."""
+
     def write(folder: Path) -> Path:
         return deployed.write_alertmanager(
             folder,
