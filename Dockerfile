@@ -1,7 +1,8 @@
 # Two images: `web`, the default, for web processes, worker and migrations, and `engine`, which is the
 # same and the bundled model with what runs it. docs/how-to/deploy-with-compose.md
 #
-# The base stands twice, so that Dependabot sees it; it asks for newer ones and pins their digests.
+# The base stands twice, so that Dependabot sees it and asks for newer ones. A digest behind the tag
+# (name:tag@sha256:…) pins it for good, and Dependabot then moves both.
 
 # --- What is installed, with hashes, and compiled ---------------------------------------------
 FROM python:3.13.15-slim-trixie AS build-web
