@@ -107,9 +107,9 @@ def run(arguments: list[str], settings: Mapping[str, str]) -> int:
             timeout=_TIMEOUT_S,
         )
         certificate = _certificate((folder / "key.pub").read_text(encoding="utf-8"), settings)
-        (folder / "key-cert.pub").write_text(certificate, encoding="utf-8")
+        (folder / "key-cert.pub").write_text(certificate.strip() + "\n", encoding="utf-8")
         known = folder / "known_hosts"
-        known.write_text(settings["DEPLOY_HOST_KEY"].rstrip("\n") + "\n", encoding="utf-8")
+        known.write_text(settings["DEPLOY_HOST_KEY"].strip() + "\n", encoding="utf-8")
         options = (
             *("BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes"),
             *(f"UserKnownHostsFile={known}", "GlobalKnownHostsFile=none", "ConnectTimeout=15"),
