@@ -58,7 +58,7 @@ LABEL org.opencontainers.image.title="SovereignCore" \
       org.opencontainers.image.base.name="docker.io/library/python:3.13.15-slim-trixie"
 
 FROM runtime AS engine
-USER root
+USER 0:0
 # llama.cpp counts on it. Its version is the base's release's: pinning it would only break the build
 # on the day of a fix.
 # hadolint ignore=DL3008

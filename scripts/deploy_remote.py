@@ -1,9 +1,9 @@
-"""`python3 scripts/deploy_remote.py up WEB_IMAGE ENGINE_IMAGE REVISION`, or `… rollback`: a command of
-scripts/deploy_compose.sh on DEPLOY_HOST. By the standard library alone; .github/workflows/deploy-to.yml
-runs it.
+"""`python3 scripts/deploy_remote.py up WEB_IMAGE ENGINE_IMAGE REVISION`, or `… rollback`: a command
+of scripts/deploy_compose.sh on DEPLOY_HOST. By the standard library alone, for it is run by
+.github/workflows/deploy-to.yml.
 
-No long-lived key is used. GitHub says in a signed token who asks (OIDC); Vault's role VAULT_ROLE takes
-the token and signs a key that is made here, is good for some minutes and is thrown away.
+No long-lived key is used. GitHub says in a signed token who asks (OIDC); Vault's role VAULT_ROLE
+takes the token and signs a key that is made here, is good for some minutes and is thrown away.
 """
 
 from __future__ import annotations

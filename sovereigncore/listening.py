@@ -9,7 +9,7 @@ import psutil
 
 
 def own_addresses(bind: str) -> list[str]:
-    """Where a server that listens on `bind` is reached, as a Host header writes it; loopback is left
+    """Where a server that listens on `bind` is reached, as Host headers write it. Loopback is left
     out, so the list is empty for a server that only this host reaches.
 
     Scrapers and load balancers ask each process by its address. A Host that is a number is no

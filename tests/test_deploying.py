@@ -42,6 +42,10 @@ case "$*" in
     ;;
 esac
 """
+_GIT = f"""#!/bin/sh
+printf 'git %s\\n' "$*" >>"$LOG"
+[ "$1" != rev-parse ] || echo {_COMMIT}
+"""
 
 
 class Host:
@@ -56,12 +60,19 @@ class Host:
         programs.mkdir()
         for name, text in (
             ("docker", _DOCKER),
-            ("git", f'#!/bin/sh\nprintf "git %s\\n" "$*" >>"$LOG"\n[ "$1" != rev-parse ] || echo {_COMMIT}\n'),
+            (
+                "git",
+                _GIT,
+            ),
             ("sleep", '#!/bin/sh\nprintf "sleep %s\\n" "$*" >>"$LOG"\n'),
         ):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
-        self.log, self.containers, self.sick = folder / "log", folder / "containers", folder / "sick"
+        self.log, self.containers, self.sick = (
+            folder / "log",
+            folder / "containers",
+            folder / "sick",
+        )
         self.containers.write_text("old1\nold2\n")
         self._environment = {
             "PATH": f"{programs}:{os.environ['PATH']}",
@@ -146,7 +157,9 @@ def test_going_back_is_by_image_and_leaves_the_database_alone(host: Host) -> Non
     assert done.returncode == 0, done.stderr
     assert host.deployed() == before
     assert not [line for line in host.asked() if "migrate" in line]
-    assert host.position(f"git checkout --quiet --detach {_COMMIT}") < host.position("--scale api=4")
+    assert host.position(f"git checkout --quiet --detach {_COMMIT}") < host.position(
+        "--scale api=4"
+    )
 
 
 def test_a_first_start_has_nobody_to_replace(host: Host) -> None:

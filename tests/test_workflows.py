@@ -37,14 +37,16 @@ def test_an_action_is_pinned_by_its_commit_and_names_its_version(path: Path) -> 
     uses = re.findall(r"^\s+(?:- )?uses: (.+)$", _text(path), flags=re.MULTILINE)
     assert uses
     for used in uses:
-        if not used.startswith("./"):
+        if not used.startswith("$/.github/workflows/"):
             assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v?\d+\.\d+\.\d+", used), used
 
 
 def test_an_action_is_the_same_everywhere() -> None:
     pins: dict[str, set[str]] = {}
     for path in _WORKFLOWS:
-        for action, commit in re.findall(r"uses: ([\w.-]+/[\w.-]+)[\w./-]*@(.+)$", _text(path), re.M):
+        for action, commit in re.findall(
+            r"uses: ([\w.-]+/[\w.-]+)[\w./-]*@(.+)$", _text(path), re.MULTILINE
+        ):
             pins.setdefault(action, set()).add(commit)
     assert {action: found for action, found in pins.items() if len(found) != 1} == {}
 
@@ -79,12 +81,16 @@ def test_ci_passes_when_all_of_it_does() -> None:
     assert set(jobs["passed"]["needs"]) == set(jobs) - {"passed"}
     assert jobs["passed"]["if"] == "${{ always() }}"  # or a failed one would skip it, which passes
     required = json.loads(_text(ROOT / ".github/rulesets/main.json"))["rules"]
-    (checks,) = [rule["parameters"] for rule in required if rule["type"] == "required_status_checks"]
+    (checks,) = [
+        rule["parameters"] for rule in required if rule["type"] == "required_status_checks"
+    ]
     assert checks["required_status_checks"] == [{"context": jobs["passed"]["name"]}]
 
 
 def test_ci_tests_every_python_that_the_product_names() -> None:
-    (bounds,) = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', _text(ROOT / "pyproject.toml"))
+    (bounds,) = re.findall(
+        r'requires-python = ">=3\.(\d+),<3\.(\d+)"', _text(ROOT / "pyproject.toml")
+    )
     every = [f"3.{minor}" for minor in range(int(bounds[0]), int(bounds[1]))]
     assert _LOADED["ci.yml"]["jobs"]["test"]["strategy"]["matrix"]["python"] == every
 
@@ -109,9 +115,9 @@ def test_production_waits_for_staging_and_staging_for_ci() -> None:
     jobs = _LOADED["deploy.yml"]["jobs"]
     order = [("images", "ci"), ("staging", "images"), ("production", "staging")]
     assert [(name, jobs[name]["needs"]) for name, _ in order] == order
-    assert jobs["ci"]["uses"] == "./.github/workflows/ci.yml"
+    assert jobs["ci"]["uses"] == "$/.github/workflows/ci.yml"
     for name in ("staging", "production"):
-        assert jobs[name]["uses"] == "./.github/workflows/deploy-to.yml"
+        assert jobs[name]["uses"] == "$/.github/workflows/deploy-to.yml"
         assert jobs[name]["with"] == {"environment": name}
     job = _LOADED["deploy-to.yml"]["jobs"]["deploy"]
     assert job["environment"]["name"] == "${{ inputs.environment }}"
@@ -122,7 +128,9 @@ def test_production_waits_for_staging_and_staging_for_ci() -> None:
 
 def test_the_variables_of_an_environment_are_told() -> None:
     guide = _text(ROOT / "docs/how-to/deploy-with-compose.md")
-    named = set(re.findall(r"\b(?:vars|secrets)\.(\w+)", _text(ROOT / ".github/workflows/deploy-to.yml")))
+    named = set(
+        re.findall(r"\b(?:vars|secrets)\.(\w+)", _text(ROOT / ".github/workflows/deploy-to.yml"))
+    )
     assert len(named) > 5
     assert {name for name in named if f"`{name}`" not in guide} == set()
 

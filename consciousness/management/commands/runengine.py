@@ -1,4 +1,4 @@
-"""`manage.py runengine`: one llama.cpp server, on loopback unless ENGINE_BIND says else, until it is told to stop."""
+"""`manage.py runengine`: one llama.cpp server on ENGINE_BIND, until it is told to stop."""
 
 from __future__ import annotations
 
