@@ -20,7 +20,7 @@ from accounts import hashing
 from accounts.models import User
 from consciousness import engines
 from consciousness.admission import admission
-from monitoring import append_only
+from monitoring.audit import append_only
 from monitoring.awareness import awareness
 from monitoring.governor import GovernorState
 from tests import own_databases

@@ -2,5 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring import audit_admin as audit_admin  # registers the audit trail
-from monitoring import backup_admin as backup_admin  # registers backups
+from monitoring import backup_admin
+from monitoring.audit import admin as audit_admin
+
+__all__ = ["audit_admin", "backup_admin"]  # each registers its own when imported

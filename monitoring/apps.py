@@ -10,18 +10,9 @@ class MonitoringConfig(AppConfig):
     name = "monitoring"
 
     def ready(self) -> None:
-        from monitoring import (
-            actions,
-            audit,
-            audit_archiving,
-            audit_metrics,
-            audit_sealing,
-            health,
-            job_metrics,
-            jobs,
-            personal_data,
-            probes,
-        )
+        from monitoring import actions, audit, health, job_metrics, jobs, personal_data, probes
+        from monitoring.audit import archiving, sealing
+        from monitoring.audit import metrics as audit_metrics
         from monitoring.backups import readings, schedule
         from monitoring.holdings import audit_events
         from monitoring.stored import stored
@@ -42,13 +33,13 @@ class MonitoringConfig(AppConfig):
             health.registry.register("cache", probes.ask_cache)
         jobs.register(
             "seal_audit",
-            audit_sealing.seal_audit,
+            sealing.seal_audit,
             interval=timedelta(seconds=10),
-            is_needed=audit_sealing.is_needed,
+            is_needed=sealing.is_needed,
         )
         jobs.register(
             "archive_audit",
-            audit_archiving.archive_audit,
+            archiving.archive_audit,
             interval=timedelta(days=1),
             lease=timedelta(hours=1),
         )

@@ -63,7 +63,7 @@ class JobLease(models.Model):
 
 
 class AuditSeal(models.Model):
-    """A batch of events, tied to all batches before it; see monitoring/audit_chain.py.
+    """A batch of events, tied to all batches before it; see monitoring/audit/chaining.py.
 
     Made once and never changed; deleted with its events once both are in an archive file.
     """

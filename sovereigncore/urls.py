@@ -10,8 +10,8 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 from accounts import pages as account_pages
 from accounts import views as accounts
 from consciousness import views as consciousness
-from monitoring import audit_views
 from monitoring import views as monitoring
+from monitoring.audit.views import AuditView
 from sovereigncore import pages
 from sovereigncore.routing import Router, page_route, route
 from sovereigncore.schema import SchemaView
@@ -107,7 +107,7 @@ urlpatterns = [
     route(f"{API}consciousness/query", consciousness.QueryView.as_view(), "query"),
     route(f"{API}consciousness/state", consciousness.StateView.as_view(), "state"),
     route(f"{API}consciousness/status", consciousness.StatusView.as_view(), "status"),
-    route(f"{API}audit", audit_views.AuditView.as_view(), "audit"),
+    route(f"{API}audit", AuditView.as_view(), "audit"),
     route(f"{API}usage", consciousness.UsageView.as_view(), "usage"),
     re_path(rf"^{API}", include(router.urls)),
     route("v1/chat/completions", consciousness.ChatCompletionsView.as_view(), "chat-completions"),

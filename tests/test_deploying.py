@@ -60,19 +60,13 @@ class Host:
         programs.mkdir()
         for name, text in (
             ("docker", _DOCKER),
-            (
-                "git",
-                _GIT,
-            ),
+            ("git", _GIT),
             ("sleep", '#!/bin/sh\nprintf "sleep %s\\n" "$*" >>"$LOG"\n'),
         ):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
-        self.log, self.containers, self.sick = (
-            folder / "log",
-            folder / "containers",
-            folder / "sick",
-        )
+        self.log, self.sick = folder / "log", folder / "sick"
+        self.containers = folder / "containers"
         self.containers.write_text("old1\nold2\n")
         self._environment = {
             "PATH": f"{programs}:{os.environ['PATH']}",

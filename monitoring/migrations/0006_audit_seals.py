@@ -4,7 +4,7 @@ away while it changes the table."""
 import django.db.models.deletion
 from django.db import migrations, models
 
-from monitoring.append_only import permit_changes
+from monitoring.audit.append_only import permit_changes
 
 
 def _permit(apps, schema_editor):

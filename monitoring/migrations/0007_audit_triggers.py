@@ -15,7 +15,7 @@ import orjson
 from django.conf import settings
 from django.db import migrations
 
-from monitoring.append_only import forbid_changes, permit_changes
+from monitoring.audit.append_only import forbid_changes, permit_changes
 
 
 def _cover_ids(apps: Any, schema_editor: Any) -> None:

@@ -25,7 +25,8 @@ from accounts.models import APIKey, Session, User
 from accounts.services import bootstrap_admin, set_active
 from accounts.tests.sessions import LOGOUT, TOKEN, log_in, me, refresh
 from conftest import PASSWORD
-from monitoring import append_only, audit
+from monitoring import audit
+from monitoring.audit import append_only, digests, recording
 from monitoring.models import AuditEvent
 
 pytestmark = pytest.mark.django_db
@@ -56,7 +57,7 @@ def row_of(event: AuditEvent) -> dict[str, Any]:
 
 
 def test_what_the_database_gives_back_verifies(event: AuditEvent) -> None:
-    assert bytes(event.digest) == audit.digest(event)
+    assert bytes(event.digest) == digests.digest(event)
     assert len(bytes(event.digest)) == 32
 
 
@@ -84,7 +85,7 @@ def test_no_field_can_be_altered_unnoticed(
     event: AuditEvent, field: str, change: Callable[[Any], Any]
 ) -> None:
     setattr(event, field, change(getattr(event, field)))
-    assert audit.digest(event) != bytes(event.digest)
+    assert digests.digest(event) != bytes(event.digest)
 
 
 def test_every_field_is_in_the_digest() -> None:
@@ -95,13 +96,13 @@ def test_every_field_is_in_the_digest() -> None:
 
 def test_who_lacks_the_key_cannot_make_one(event: AuditEvent, settings: Any) -> None:
     settings.AUDIT_KEY = "another-key-0123456789-0123456789-0123"
-    assert audit.digest(event) != bytes(event.digest)
+    assert digests.digest(event) != bytes(event.digest)
 
 
 def test_neither_order_nor_zone_changes_it(event: AuditEvent) -> None:
     event.detail = dict(reversed(list(event.detail.items())))
     event.at = event.at.astimezone(timezone(timedelta(hours=5, minutes=45)))
-    assert audit.digest(event) == bytes(event.digest)
+    assert digests.digest(event) == bytes(event.digest)
 
 
 # --- Recording -------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ def test_what_happens_outside_a_request_has_none(alice: User) -> None:
 
 def last_event() -> tuple[str, uuid.UUID | None, str]:
     event = AuditEvent.objects.latest("id")
-    assert bytes(event.digest) == audit.digest(event)
+    assert bytes(event.digest) == digests.digest(event)
     return event.action, event.actor_id, event.subject_id
 
 
@@ -253,7 +254,7 @@ def test_no_deed_is_done_that_cannot_be_recorded(
     as_alice.raise_request_exception = False
     before = everything()
     with monkeypatch.context() as patch:
-        patch.setattr(audit, "_actions", {})
+        patch.setattr(recording, "_actions", {})
         assert deed(as_alice).status_code == 500
     assert everything() == before
     assert deed(as_alice).status_code == status
@@ -473,7 +474,7 @@ def test_rows_of_before_get_a_digest_over_their_id_unless_theirs_does_not_hold()
     good, bad, _ = AuditEvent.objects.order_by("id")
     for event in (good, bad):
         said = [
-            *(audit.moment(event.at), event.action, str(event.actor_id), event.subject_id),
+            *(digests.moment(event.at), event.action, str(event.actor_id), event.subject_id),
             *(event.detail, event.request_id),
         ]
         old = migration._keyed(said)
@@ -481,6 +482,6 @@ def test_rows_of_before_get_a_digest_over_their_id_unless_theirs_does_not_hold()
     AuditEvent.objects.filter(pk=bad.pk).update(action="key.revoked")
     migration._cover_ids(apps, None)
     holds = [
-        bytes(event.digest) == audit.digest(event) for event in AuditEvent.objects.order_by("id")
+        bytes(event.digest) == digests.digest(event) for event in AuditEvent.objects.order_by("id")
     ]
     assert holds == [True, False, True]

@@ -15,7 +15,7 @@ from django.urls import reverse
 from accounts.models import User
 from conftest import PASSWORD
 from monitoring import audit, read_only_admin
-from monitoring.audit_sealing import seal_audit
+from monitoring.audit.sealing import seal_audit
 from monitoring.models import AuditEvent, AuditSeal
 
 EVENTS, SEALS = "/admin/monitoring/auditevent/", "/admin/monitoring/auditseal/"

@@ -13,9 +13,10 @@ from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from monitoring import append_only, audit_archiving, audit_file, jobs
-from monitoring.audit_archiving import DamagedTrail, archive_audit
-from monitoring.audit_sealing import seal_audit
+from monitoring import jobs
+from monitoring.audit import append_only, archiving, files
+from monitoring.audit.archiving import DamagedTrail, archive_audit
+from monitoring.audit.sealing import seal_audit
 from monitoring.models import AuditArchive, AuditEvent, AuditSeal
 from monitoring.tests.test_audit_verification import first, tamper, verified, verify
 from monitoring.tests.trail import record, sealed
@@ -74,7 +75,7 @@ def test_old_batches_go_to_a_file_and_the_trail_goes_on(ids: list[int], audit_di
 def test_the_file_holds_whatever_the_rows_held(ids: list[int], audit_dir: Path) -> None:
     before = list(AuditEvent.objects.order_by("id").values()[:7])
     archive_audit()
-    reader = audit_file.Reader(archives(audit_dir)[0])
+    reader = files.Reader(archives(audit_dir)[0])
     rows = [row for _, rows in reader.batches() for row in rows]
     assert [(row.id, row.digest, row.seal) for row in rows] == [
         (row["id"], bytes(row["digest"]), row["seal_id"]) for row in before
@@ -103,8 +104,8 @@ def test_the_newest_seal_stays_whatever_its_age() -> None:
 def test_large_trails_make_several_files(
     ids: list[int], audit_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_archiving, "_ROWS_A_FILE", 3)
-    monkeypatch.setattr(audit_archiving, "_ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(archiving, "_ROWS_A_FILE", 3)
+    monkeypatch.setattr(archiving, "_ROWS_AT_ONCE", 1)
     assert archive_audit() == 7
     assert [path.name for path in archives(audit_dir)] == [
         "audit-000000001-000000001.jsonl.gz",
@@ -134,10 +135,10 @@ def test_what_a_killed_job_left_is_gone_on_with(
         return prunable(*args, **kwargs)
 
     prunable = append_only.prunable
-    monkeypatch.setattr(audit_archiving, "_ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(archiving, "_ROWS_AT_ONCE", 1)
     with monkeypatch.context() as patch:
         target, name, action = {
-            "file": (audit_archiving, "_check", die),
+            "file": (archiving, "_check", die),
             "row": (AuditArchive, "save", die),
             "prune": (append_only, "prunable", die),
             "between": (append_only, "prunable", die_later),

@@ -9,37 +9,37 @@ from typing import Any
 import hypothesis
 from hypothesis import strategies
 
-from monitoring import audit, audit_chain, audit_rows
-from monitoring.audit_checkpoints import Checkpoint
-from monitoring.audit_rows import Row, Seal
-from monitoring.audit_verification import Report, Verification
+from monitoring.audit import chaining, digests, tables
+from monitoring.audit.checkpoints import Checkpoint
+from monitoring.audit.tables import Row, Seal
+from monitoring.audit.verification import Report, Verification
 
 AT = "2026-01-31T12:00:00.000000+00:00"
 Trail = list[tuple[Seal, list[Row]]]
 
 
 def row(number: int, seal: int) -> Row:
-    text = audit.text_of(number, AT, "key.created", "", "", {}, "")
-    return Row(number, text, audit.keyed(text), seal)
+    text = digests.text_of(number, AT, "key.created", "", "", {}, "")
+    return Row(number, text, digests.keyed(text), seal)
 
 
 def trail_of(batches: list[list[int]]) -> Trail:
-    trail, chain = [], audit_chain.GENESIS
+    trail, chain = [], chaining.GENESIS
     for number, ids in enumerate(batches, start=1):
         rows = [row(each, number) for each in sorted(ids)]
-        contents = audit_chain.Contents()
+        contents = chaining.Contents()
         for each in rows:
             contents.add(each.text, each.digest)
-        ranges = audit_chain.ranges_of(each.id for each in rows)
+        ranges = chaining.ranges_of(each.id for each in rows)
         said = {"ids": ranges, "sealed_at": AT, "contents": contents.digest()}
-        chain = audit_chain.chain_of(chain, seal=number, **said)  # type: ignore[arg-type]
+        chain = chaining.chain_of(chain, seal=number, **said)  # type: ignore[arg-type]
         seal = Seal(
             id=number,
             first_id=rows[0].id,
             last_id=rows[-1].id,
             count=len(rows),
             chain=chain,
-            digest=audit_chain.digest_of(chain),
+            digest=chaining.digest_of(chain),
             **said,  # type: ignore[arg-type]
         )
         trail.append((seal, rows))
@@ -134,6 +134,6 @@ def test_whatever_is_done_to_a_seal_shows(
 
 @hypothesis.given(strategies.sets(strategies.integers(1, 50)))
 def test_ranges_say_which_ids(ids: set[int]) -> None:
-    ranges = audit_chain.ranges_of(sorted(ids))
+    ranges = chaining.ranges_of(sorted(ids))
     assert {n for first, last in ranges for n in range(first, last + 1)} == ids
-    assert audit_rows.ranges_from(ranges) == ranges
+    assert tables.ranges_from(ranges) == ranges

@@ -11,9 +11,9 @@ import pytest
 from django.db import connection
 from pytest_django import Settings
 
-from monitoring import append_only, audit_checkpoints, audit_sealing, audit_signing
-from monitoring.audit_checkpoints import BadCheckpoint, CheckpointConflict
-from monitoring.audit_sealing import seal_audit
+from monitoring.audit import append_only, checkpoints, sealing, signing
+from monitoring.audit.checkpoints import BadCheckpoint, CheckpointConflict
+from monitoring.audit.sealing import seal_audit
 from monitoring.models import AuditEvent, AuditSeal
 from monitoring.tests.test_audit_verification import verified
 from monitoring.tests.trail import record, sealed
@@ -23,17 +23,17 @@ pytestmark = pytest.mark.django_db
 
 
 def file() -> Path:
-    return audit_checkpoints.path()
+    return checkpoints.path()
 
 
 def seals_in_file() -> list[int]:
-    return [audit_checkpoints.parse(line).seal for line in audit_checkpoints.lines(file())]
+    return [checkpoints.parse(line).seal for line in checkpoints.lines(file())]
 
 
 def test_each_run_writes_the_newest_seal_down(monkeypatch: pytest.MonkeyPatch) -> None:
     sealed(2, 2)
     assert seals_in_file() == [1, 2]
-    monkeypatch.setattr(audit_sealing, "BATCH", 1)
+    monkeypatch.setattr(sealing, "BATCH", 1)
     record(3)
     seal_audit()
     assert seals_in_file() == [1, 2, 5]
@@ -49,8 +49,8 @@ def test_it_is_for_its_owner_only(audit_dir: Path) -> None:
 
 def test_one_that_a_crash_left_unwritten_is_written_next(monkeypatch: pytest.MonkeyPatch) -> None:
     record(2)
-    assert audit_sealing.seal_batch() == 2
-    assert audit_sealing.is_needed()
+    assert sealing.seal_batch() == 2
+    assert sealing.is_needed()
     assert seal_audit() == 0
     assert seals_in_file() == [1]
 
@@ -69,7 +69,7 @@ def test_a_torn_line_is_no_line_and_is_replaced() -> None:
 def test_a_file_with_nothing_but_a_torn_line_begins_anew() -> None:
     sealed(1)
     file().write_bytes(file().read_bytes()[:50])
-    assert audit_sealing.is_needed()
+    assert sealing.is_needed()
     seal_audit()
     assert seals_in_file() == [1]
 
@@ -77,7 +77,7 @@ def test_a_file_with_nothing_but_a_torn_line_begins_anew() -> None:
 def test_a_lost_file_is_begun_anew_with_the_newest_seal() -> None:
     sealed(1, 1)
     file().unlink()
-    assert audit_sealing.is_needed()
+    assert sealing.is_needed()
     seal_audit()
     assert seals_in_file() == [2]
     verified()
@@ -87,11 +87,11 @@ def test_a_spoiled_line_is_told_and_sealing_goes_on() -> None:
     sealed(1)
     file().write_bytes(b"spoiled\n")
     record(1)
-    assert audit_sealing.is_needed()
+    assert sealing.is_needed()
     with pytest.raises(BadCheckpoint):
         seal_audit()
     assert not AuditEvent.objects.all().unsealed().exists()
-    assert audit_sealing.is_needed()
+    assert sealing.is_needed()
 
 
 def test_a_full_disk_is_an_error_and_no_half_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_a_full_disk_is_an_error_and_no_half_line(monkeypatch: pytest.MonkeyPatc
 
 
 def test_two_files_are_kept_and_no_more(monkeypatch: pytest.MonkeyPatch, audit_dir: Path) -> None:
-    monkeypatch.setattr(audit_checkpoints, "_MAX_BYTES", 800)  # two lines
+    monkeypatch.setattr(checkpoints, "_MAX_BYTES", 800)  # two lines
     sealed(*[1] * 9)
     assert sorted(path.name for path in audit_dir.glob("*.jsonl")) == [
         *("checkpoints.1.jsonl", "checkpoints.jsonl")
@@ -122,11 +122,11 @@ def test_two_files_are_kept_and_no_more(monkeypatch: pytest.MonkeyPatch, audit_d
 
 def test_between_two_files_nothing_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     sealed(1)
-    file().rename(audit_checkpoints.older_path(file()))  # and then it was killed
-    newest = audit_checkpoints.newest()
+    file().rename(checkpoints.older_path(file()))  # and then it was killed
+    newest = checkpoints.newest()
     assert newest is not None
     assert newest.seal == 1
-    assert not audit_sealing.is_needed()
+    assert not sealing.is_needed()
 
 
 # --- A trail that is not the one that was written down -----------------------------------------
@@ -170,10 +170,10 @@ def test_moved_away_as_the_docs_say_they_are_begun_anew() -> None:
 
 
 def test_the_key_is_made_once(audit_dir: Path) -> None:
-    assert not audit_signing.has_key()
-    keys = in_parallel(8, lambda _: audit_signing.public_key())
+    assert not signing.has_key()
+    keys = in_parallel(8, lambda _: signing.public_key())
     assert len(set(keys)) == 1
-    assert audit_signing.has_key()
+    assert signing.has_key()
     assert (audit_dir / "signing.key").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in audit_dir.iterdir()] == ["signing.key"]
 
@@ -182,11 +182,11 @@ def test_it_can_be_given(settings: Settings, audit_dir: Path) -> None:
     # RFC 8032, section 7.1, the first test.
     settings.AUDIT_SIGNING_KEY = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
     public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
-    assert audit_signing.has_key()
-    assert audit_signing.public_key() == public
+    assert signing.has_key()
+    assert signing.public_key() == public
     assert not audit_dir.exists()
     sealed(1)
-    newest = audit_checkpoints.newest()
+    newest = checkpoints.newest()
     assert newest is not None
     assert newest.key == public
     verified("--public-key", public)
@@ -196,8 +196,8 @@ def test_it_can_be_given(settings: Settings, audit_dir: Path) -> None:
 def test_a_spoiled_key_is_never_replaced(audit_dir: Path, text: str) -> None:
     audit_dir.mkdir()
     (audit_dir / "signing.key").write_text(text, encoding="latin-1")
-    with pytest.raises(audit_signing.UnreadableKey):
-        audit_signing.public_key()
+    with pytest.raises(signing.UnreadableKey):
+        signing.public_key()
     assert (audit_dir / "signing.key").read_text(encoding="latin-1") == text
 
 
@@ -220,7 +220,7 @@ def test_every_field_is_signed(change: dict[str, Any]) -> None:
     import orjson
 
     sealed(1)
-    (line,) = audit_checkpoints.lines(file())
-    assert audit_checkpoints.parse(line).seal == 1
+    (line,) = checkpoints.lines(file())
+    assert checkpoints.parse(line).seal == 1
     with pytest.raises(BadCheckpoint):
-        audit_checkpoints.parse(orjson.dumps({**orjson.loads(line), **change}))
+        checkpoints.parse(orjson.dumps({**orjson.loads(line), **change}))

@@ -14,8 +14,8 @@ import time_machine
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from monitoring import audit_checkpoints, audit_signing
-from monitoring.audit_archiving import archive_audit
+from monitoring.audit import checkpoints, signing
+from monitoring.audit.archiving import archive_audit
 from monitoring.tests.test_audit_verification import first, verified, verify
 from monitoring.tests.trail import record, sealed
 
@@ -70,12 +70,12 @@ def test_what_is_in_it(ids: list[int], tmp_path: Path, arguments: list[str], fou
 def test_it_verifies_elsewhere_without_a_secret(
     ids: list[int], tmp_path: Path, settings: Settings, name: str, since: str
 ) -> None:
-    path, key = tmp_path / name, audit_signing.public_key()
+    path, key = tmp_path / name, signing.public_key()
     export(path, "--since", since)
     assert verified("--file", str(path))["unsealed"] == 2
     settings.AUDIT_KEY = "elsewhere-0123456789-0123456789-01234567"
     copy = tmp_path / "checkpoints.jsonl"
-    copy.write_bytes(audit_checkpoints.path().read_bytes())
+    copy.write_bytes(checkpoints.path().read_bytes())
     known = ["--file", str(path), "--checkpoints", str(copy), "--public-key", key]
     said = verify("--without-key", *known)
     assert said["newest_checkpoint"]["seal"] == 3
@@ -97,7 +97,7 @@ def test_rows_that_no_checkpoint_speaks_for_are_not_verified_without_a_secret(
 ) -> None:
     path, copy = tmp_path / "trail.jsonl", tmp_path / "copy.jsonl"
     export(path, "--until", "2026-01-31T14:30:00Z")
-    copy.write_bytes(b"".join(list(audit_checkpoints.lines(audit_checkpoints.path()))[:2]))
+    copy.write_bytes(b"".join(list(checkpoints.lines(checkpoints.path()))[:2]))
     known = ["--file", str(path), "--checkpoints", str(copy)]
     assert verified(*known)["unverified"] == 0
     said = verify("--without-key", *known)
@@ -121,7 +121,7 @@ def test_a_change_shows_without_a_secret(
     path = tmp_path / "trail.jsonl"
     export(path)
     path.write_text(path.read_text().replace(old, new, 1))
-    known = ["--checkpoints", str(audit_checkpoints.path())]
+    known = ["--checkpoints", str(checkpoints.path())]
     assert not verify("--file", str(path), "--without-key", *known)["sound"]
 
 

@@ -24,12 +24,13 @@ import uuid, django
 django.setup()
 from django.core.management import call_command
 call_command("migrate", verbosity=0)
-from monitoring import audit, audit_sealing
+from monitoring import audit
+from monitoring.audit import sealing
 for count in (4, 3, 5):
     for number in range(count):
         actor = uuid.UUID("abcdefab-cdef-4abc-8def-abcdefabcdef")
         audit.record("key.created", actor_id=actor, detail={"n": number, "name": "Zo\u00eb"})
-    audit_sealing.seal_audit()
+    sealing.seal_audit()
 for number in range(2):
     audit.record("key.revoked", actor_id=None, detail={"n": number})
 """

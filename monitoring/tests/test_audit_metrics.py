@@ -10,7 +10,7 @@ from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from monitoring import audit_archiving, audit_metrics
+from monitoring.audit import archiving, metrics
 from monitoring.tests.trail import record, sealed
 
 pytestmark = pytest.mark.django_db
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 def told() -> dict[str, float]:
     return {
         sample.name.removeprefix("sovereigncore_audit_"): sample.value
-        for metric in audit_metrics.read()
+        for metric in metrics.read()
         for sample in metric.samples
     }
 
@@ -52,7 +52,7 @@ def test_of_one_whose_rows_are_archived(settings: Settings) -> None:
     settings.AUDIT_RETENTION_DAYS = 1
     with time_machine.travel(timezone.now() - timedelta(days=2), tick=True):
         ids = sealed(3, 1)
-    audit_archiving.archive_audit()
+    archiving.archive_audit()
     assert (told()["events"], told()["sealed_head"]) == (ids[-1], ids[-1])
 
 

@@ -14,8 +14,9 @@ from django.utils import timezone
 from pytest_django import Settings
 from structlog.testing import capture_logs
 
-from monitoring import append_only, audit, audit_chain, audit_checkpoints, audit_sealing, jobs
-from monitoring.audit_sealing import RowsDoNotHold, SealedElsewhere, seal_audit, seal_batch
+from monitoring import audit, jobs
+from monitoring.audit import append_only, chaining, checkpoints, digests, sealing
+from monitoring.audit.sealing import RowsDoNotHold, SealedElsewhere, seal_audit, seal_batch
 from monitoring.models import AuditEvent, AuditSeal
 from monitoring.tests.trail import record, sealed
 from tests.parallel import in_parallel
@@ -49,16 +50,16 @@ def test_new_rows_are_sealed_and_sealed_ones_left_alone() -> None:
 
 @pytest.mark.django_db
 def test_an_idle_job_is_not_run() -> None:
-    assert not audit_sealing.is_needed()
+    assert not sealing.is_needed()
     record(1)
-    assert audit_sealing.is_needed()
+    assert sealing.is_needed()
     seal_audit()
-    assert not audit_sealing.is_needed()
+    assert not sealing.is_needed()
 
 
 @pytest.mark.django_db
 def test_many_rows_are_sealed_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_sealing, "BATCH", 3)
+    monkeypatch.setattr(sealing, "BATCH", 3)
     record(8)
     assert seal_audit() == 8
     assert list(AuditSeal.objects.order_by("id").values_list("count", flat=True)) == [3, 3, 2]
@@ -66,8 +67,8 @@ def test_many_rows_are_sealed_in_batches(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.django_db
 def test_one_run_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_sealing, "BATCH", 2)
-    monkeypatch.setattr(audit_sealing, "_BATCHES_A_RUN", 2)
+    monkeypatch.setattr(sealing, "BATCH", 2)
+    monkeypatch.setattr(sealing, "_BATCHES_A_RUN", 2)
     record(5)
     assert seal_audit() == 4
     assert seal_audit() == 1
@@ -75,9 +76,9 @@ def test_one_run_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.django_db
 def test_the_head_is_the_newest_seal() -> None:
-    assert audit_chain.head() is None
+    assert chaining.head() is None
     ids = sealed(2, 3)
-    head = audit_chain.head()
+    head = chaining.head()
     assert head is not None
     assert (head.seal, head.last_id) == (2, ids[-1])
     assert head.chain == bytes(AuditSeal.objects.get(id=2).chain)
@@ -87,27 +88,27 @@ def test_the_head_is_the_newest_seal() -> None:
 def test_each_seal_depends_on_all_rows_before_it() -> None:
     sealed(2, 2)
     one, two = AuditSeal.objects.order_by("id")
-    chain = audit_chain.chain_of(
+    chain = chaining.chain_of(
         bytes(one.chain),
         seal=2,
         ids=two.ids,
-        sealed_at=audit.moment(two.sealed_at),
+        sealed_at=digests.moment(two.sealed_at),
         contents=bytes(two.contents),
     )
     assert chain == bytes(two.chain)
-    other = audit_chain.chain_of(
+    other = chaining.chain_of(
         bytes(32),
         seal=2,
         ids=two.ids,
-        sealed_at=audit.moment(two.sealed_at),
+        sealed_at=digests.moment(two.sealed_at),
         contents=bytes(two.contents),
     )
     assert other != chain
 
 
 def test_ids_are_written_as_ranges() -> None:
-    assert audit_chain.ranges_of([]) == []
-    assert audit_chain.ranges_of([1, 2, 3, 7, 9, 10]) == [[1, 3], [7, 7], [9, 10]]
+    assert chaining.ranges_of([]) == []
+    assert chaining.ranges_of([1, 2, 3, 7, 9, 10]) == [[1, 3], [7, 7], [9, 10]]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -131,12 +132,12 @@ def test_rows_that_another_sealer_took_meanwhile_are_left_to_it(
 ) -> None:
     """The lease failed, and the other one's seal has another number."""
     ids = record(3)
-    take = audit_chain.ranges_of
+    take = chaining.ranges_of
 
     def steal(numbers: list[int]) -> list[list[int]]:
         with monkeypatch.context() as patch:
-            patch.setattr(audit_chain, "ranges_of", take)
-            patch.setattr(audit_sealing, "BATCH", 1)
+            patch.setattr(chaining, "ranges_of", take)
+            patch.setattr(sealing, "BATCH", 1)
             seal = AuditSeal.objects.create(
                 **{**_seal_of(ids[0]), "id": 7}  # committed or not, the rows are taken
             )
@@ -144,7 +145,7 @@ def test_rows_that_another_sealer_took_meanwhile_are_left_to_it(
         return take(numbers)
 
     with monkeypatch.context() as patch:
-        patch.setattr(audit_chain, "ranges_of", steal)
+        patch.setattr(chaining, "ranges_of", steal)
         with pytest.raises(SealedElsewhere):
             seal_batch()
     assert not AuditSeal.objects.exists()
@@ -218,18 +219,18 @@ def test_a_sealer_that_dies_leaves_nothing_half_done(
         elif die_at == "rows":
             patch.setattr("django.db.models.query.QuerySet.update", die)
         else:
-            patch.setattr(audit_checkpoints, "_append", die)
+            patch.setattr(checkpoints, "_append", die)
         with pytest.raises(Killed):
             seal_audit()
     is_sealed = die_at == "checkpoint"
     assert AuditSeal.objects.count() == (2 if is_sealed else 1)
     assert AuditEvent.objects.all().unsealed().count() == (0 if is_sealed else 3)
-    assert audit_sealing.is_needed()
+    assert sealing.is_needed()
     assert seal_audit() == (0 if is_sealed else 3)
-    newest = audit_checkpoints.newest()
+    newest = checkpoints.newest()
     assert newest is not None
     assert newest.seal == 2
-    assert not audit_sealing.is_needed()
+    assert not sealing.is_needed()
 
 
 @pytest.mark.django_db
@@ -242,7 +243,7 @@ def test_rows_that_do_not_hold_are_sealed_and_the_job_fails_for_a_while() -> Non
             with pytest.raises(RowsDoNotHold, match=f"1 rows, the first is {second}"):
                 seal_audit()
             assert seals() == [(1, [[first, second]])]
-            assert not audit_checkpoints.is_behind()
+            assert not checkpoints.is_behind()
             clock.shift(timedelta(minutes=9))
         clock.shift(timedelta(minutes=9))
         assert seal_audit() == 0
@@ -253,10 +254,10 @@ def test_rows_that_do_not_hold_are_sealed_and_the_job_fails_for_a_while() -> Non
 @pytest.mark.django_db
 def test_another_key_than_the_newest_seals_is_told(settings: Settings) -> None:
     with capture_logs() as logs:
-        audit_sealing.warn_if_key_changed()
+        sealing.warn_if_key_changed()
         sealed(1)
-        audit_sealing.warn_if_key_changed()
+        sealing.warn_if_key_changed()
         assert logs == []
         settings.AUDIT_KEY = "another-key-0123456789-0123456789-0123"
-        audit_sealing.warn_if_key_changed()
+        sealing.warn_if_key_changed()
     assert [(each["event"], each["seal"]) for each in logs] == [("audit_key_changed", 1)]

@@ -17,19 +17,19 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
-from monitoring import (
+from monitoring.audit import (
     append_only,
-    audit,
-    audit_archiving,
-    audit_chain,
-    audit_checkpoints,
-    audit_rows,
-    audit_signing,
-    audit_sources,
+    archiving,
+    chaining,
+    checkpoints,
+    digests,
+    signing,
+    sources,
+    tables,
 )
-from monitoring.audit_rows import Row
-from monitoring.audit_sealing import RowsDoNotHold, seal_audit
-from monitoring.audit_verification import Report, Verification
+from monitoring.audit.sealing import RowsDoNotHold, seal_audit
+from monitoring.audit.tables import Row
+from monitoring.audit.verification import Report, Verification
 from monitoring.models import AuditEvent, AuditSeal
 from monitoring.tests.trail import record, sealed
 
@@ -295,10 +295,10 @@ def test_hashes_that_were_computed_anew_without_the_key_are_found(
     append_only.permit_changes(connection)
     AuditEvent.objects.filter(id=ids[5]).update(action="key.revoked")
     for event in AuditEvent.objects.filter(id__gte=ids[5]):
-        AuditEvent.objects.filter(id=event.id).update(digest=audit.digest(event))
+        AuditEvent.objects.filter(id=event.id).update(digest=digests.digest(event))
     AuditEvent.objects.filter(seal_id__gte=2).update(seal=None)
     AuditSeal.objects.filter(id__gte=2).delete()
-    with pytest.raises(audit_checkpoints.CheckpointConflict):
+    with pytest.raises(checkpoints.CheckpointConflict):
         seal_audit()
     settings.AUDIT_KEY = key
     assert first(verify()) == ("row", ids[5])
@@ -311,16 +311,16 @@ def test_so_are_plain_hashes_that_were_computed_anew(ids: list[int]) -> None:
     AuditEvent.objects.filter(id=ids[5]).delete()
     previous = bytes(AuditSeal.objects.get(id=1).chain)
     for seal in AuditSeal.objects.filter(id__gte=2).order_by("id"):
-        rows = list(audit_rows.sealed(first=seal.id, last=seal.id))
-        contents = audit_chain.Contents()
+        rows = list(tables.sealed(first=seal.id, last=seal.id))
+        contents = chaining.Contents()
         for row in rows:
             contents.add(row.text, row.digest)
-        ranges = audit_chain.ranges_of(row.id for row in rows)
-        previous = audit_chain.chain_of(
+        ranges = chaining.ranges_of(row.id for row in rows)
+        previous = chaining.chain_of(
             previous,
             seal=seal.id,
             ids=ranges,
-            sealed_at=audit.moment(seal.sealed_at),
+            sealed_at=digests.moment(seal.sealed_at),
             contents=contents.digest(),
         )
         AuditSeal.objects.filter(id=seal.id).update(
@@ -334,7 +334,7 @@ def test_a_trail_written_anew_by_who_has_the_key_fails_by_its_checkpoints(ids: l
     AuditEvent.objects.filter(id=ids[5]).delete()
     AuditEvent.objects.filter(seal_id__gte=2).update(seal=None)
     AuditSeal.objects.filter(id__gte=2).delete()
-    with pytest.raises(audit_checkpoints.CheckpointConflict, match=r"Seal 2|ends at seal 2"):
+    with pytest.raises(checkpoints.CheckpointConflict, match=r"Seal 2|ends at seal 2"):
         seal_audit()
     assert verified("--without-checkpoints")["sealed"] == 13
     assert first(verify())[0] in {"seal", "trail"}
@@ -375,7 +375,7 @@ def test_no_more_problems_are_told_than_anybody_reads(ids: list[int]) -> None:
 
 
 def test_without_checkpoints_a_trail_is_not_called_sound(ids: list[int]) -> None:
-    audit_checkpoints.path().unlink()
+    checkpoints.path().unlink()
     assert first(verify()) == ("checkpoint", 0)
     assert verified("--without-checkpoints")["newest_checkpoint"] is None
 
@@ -385,7 +385,7 @@ def test_without_checkpoints_a_trail_is_not_called_sound(ids: list[int]) -> None
 def test_a_file_without_a_checkpoint_is_as_good_as_none(
     ids: list[int], kept: int, is_named: bool
 ) -> None:
-    file = audit_checkpoints.path()
+    file = checkpoints.path()
     file.write_bytes(file.read_bytes()[:kept])
     said = verify(*(["--checkpoints", str(file)] if is_named else []))
     assert first(said) == ("checkpoint", 0)
@@ -394,7 +394,7 @@ def test_a_file_without_a_checkpoint_is_as_good_as_none(
 
 
 def test_a_checkpoint_that_was_changed_is_found(ids: list[int]) -> None:
-    file = audit_checkpoints.path()
+    file = checkpoints.path()
     file.write_text(re.sub(r'"seal":2', '"seal":1', file.read_text()))
     said = verify()
     assert first(said) == ("checkpoint", 0)
@@ -402,11 +402,11 @@ def test_a_checkpoint_that_was_changed_is_found(ids: list[int]) -> None:
 
 
 def test_checkpoints_of_an_unknown_key_are_not_believed(ids: list[int], tmp_path: Path) -> None:
-    own = audit_signing.public_key()
+    own = signing.public_key()
     copy = tmp_path / "copy.jsonl"
-    copy.write_bytes(audit_checkpoints.path().read_bytes())
-    (audit_checkpoints.path().parent / "signing.key").unlink()
-    other = audit_signing.public_key()
+    copy.write_bytes(checkpoints.path().read_bytes())
+    (checkpoints.path().parent / "signing.key").unlink()
+    other = signing.public_key()
     assert other != own
     said = verify("--checkpoints", str(copy))
     assert first(said) == ("checkpoint", 0)
@@ -419,7 +419,7 @@ def test_checkpoints_of_an_unknown_key_are_not_believed(ids: list[int], tmp_path
 def test_a_copy_kept_elsewhere_finds_what_the_local_file_hides(
     ids: list[int], tmp_path: Path
 ) -> None:
-    file = audit_checkpoints.path()
+    file = checkpoints.path()
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(file.read_bytes())
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
@@ -462,9 +462,9 @@ def refusal(*arguments: str) -> str:
 def test_checkpoints_that_cannot_be_read_are_one_line(ids: list[int], tmp_path: Path) -> None:
     why = refusal("--checkpoints", str(tmp_path))
     assert why == f"{tmp_path} cannot be read: Is a directory."
-    audit_checkpoints.path().unlink()
-    audit_checkpoints.path().mkdir()
-    assert refusal() == f"{audit_checkpoints.path()} cannot be read: Is a directory."
+    checkpoints.path().unlink()
+    checkpoints.path().mkdir()
+    assert refusal() == f"{checkpoints.path()} cannot be read: Is a directory."
 
 
 def test_so_is_a_signing_key_that_is_none(ids: list[int], audit_dir: Path) -> None:
@@ -486,7 +486,7 @@ def test_so_is_a_table_that_is_not_there(ids: list[int], table: str) -> None:
 def test_the_public_key_can_be_printed(audit_dir: Path) -> None:
     out = StringIO()
     call_command("verify_audit", "--print-public-key", stdout=out)
-    assert out.getvalue().strip() == audit_signing.public_key()
+    assert out.getvalue().strip() == signing.public_key()
     assert (audit_dir / "signing.key").stat().st_mode & 0o777 == 0o600
 
 
@@ -520,7 +520,7 @@ def test_when_batches_are_archived_meanwhile_it_begins_anew(
 
     def archive() -> None:
         with time_machine.travel(timezone.now() + timedelta(days=2), tick=True):
-            assert audit_archiving.archive_audit() == 7
+            assert archiving.archive_audit() == 7
 
     report = _verified_while(archive)
     assert report.problems == []
@@ -541,4 +541,4 @@ def _verified_while(happens: Callable[[], object]) -> Report:
     def begin() -> Verification:
         return Verification(with_key=True, checkpoints={})
 
-    return audit_sources.verify_database(begin, counted=counted)
+    return sources.verify_database(begin, counted=counted)

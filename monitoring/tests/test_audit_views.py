@@ -14,7 +14,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import User
 from monitoring import audit
-from monitoring.audit_sealing import seal_audit
+from monitoring.audit.sealing import seal_audit
 from monitoring.models import AuditEvent
 
 AUDIT = "/api/v1/audit"

@@ -18,7 +18,8 @@ from pytest_django import Settings
 from accounts.models import User
 from accounts.services import erase_user
 from consciousness.models import Memory
-from monitoring import audit, audit_sealing
+from monitoring import audit
+from monitoring.audit import sealing
 from monitoring.backups import checking
 from monitoring.backups.database import Snapshot, kind
 from monitoring.backups.errors import BackupFailed
@@ -249,9 +250,9 @@ def test_the_audit_trail_of_a_restored_database_is_whole_and_goes_on(
     record(1)
     path = back_up()
     record(4)
-    audit_sealing.seal_audit()
+    sealing.seal_audit()
     restored = restore(path)
-    assert audit_sealing.seal_audit() > 1  # what had no seal yet, and what tells of the restore
+    assert sealing.seal_audit() > 1  # what had no seal yet, and what tells of the restore
     call_command("verify_audit", json=True)
     found = json.loads(capsys.readouterr().out)
     assert (found["sound"], found["unsealed"]) == (True, 0), found
@@ -427,20 +428,20 @@ def test_the_audit_trail_is_sound_after_a_restore(
 ) -> None:
     settings.AUDIT_DIR = settings.DATA_DIR / "audit"
     audit.record("user.renamed", actor_id=None)
-    audit_sealing.seal_audit()
+    sealing.seal_audit()
     audit.record("user.renamed", actor_id=None)
     path = back_up()
     call_command("verify_backup", str(path))
     newest = AuditSeal.objects.get()
     told = f"ends with event {AuditEvent.objects.latest('id').id - 1}; seal 1, {newest.chain.hex()}"
     assert told in capsys.readouterr().out
-    audit_sealing.seal_audit()
+    sealing.seal_audit()
     assert '"seal":2' in texts_of_checkpoints(settings)
     if is_wiped:
         wipe(own_database)
     restore(path)
     assert '"seal":2' not in texts_of_checkpoints(settings)
     call_command("verify_audit")
-    audit_sealing.seal_audit()
+    sealing.seal_audit()
     call_command("verify_audit")
     assert AuditSeal.objects.count() == 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 
-from monitoring import audit, audit_sealing
+from monitoring import audit
+from monitoring.audit import sealing
 from monitoring.models import AuditEvent
 
 ACTOR = uuid.UUID("00000000-0000-4000-8000-00000000000a")
@@ -25,5 +26,5 @@ def sealed(*counts: int) -> list[int]:
     ids: list[int] = []
     for count in counts:
         ids += record(count)
-        assert audit_sealing.seal_audit() == count
+        assert sealing.seal_audit() == count
     return ids

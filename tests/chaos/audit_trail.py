@@ -18,7 +18,8 @@ def main(rows: int) -> None:
     django.setup()
     from django.utils import timezone
 
-    from monitoring import audit, audit_sealing
+    from monitoring import audit
+    from monitoring.audit import digests, sealing
     from monitoring.models import AuditEvent
 
     actions = sorted(audit.actions())
@@ -38,12 +39,12 @@ def main(rows: int) -> None:
             for number in range(start, min(start + _AT_ONCE, rows + 1))
         ]
         for event in events:
-            event.digest = audit.digest(event)
+            event.digest = digests.digest(event)
         AuditEvent.objects.bulk_create(events)
     print(f"written in {time.monotonic() - began_s:.0f} s")
     began_s, sealed = time.monotonic(), 0
     while sealed < rows:
-        sealed += audit_sealing.seal_audit()
+        sealed += sealing.seal_audit()
     print(f"sealed in {time.monotonic() - began_s:.0f} s")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from monitoring import audit_export
+from monitoring.audit.export import NothingToExport, export, rows_of
 from monitoring.models import AuditArchive
 from monitoring.progress import Progress
 
@@ -42,11 +42,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted = {"since": options["since"], "until": options["until"]}
-        total = audit_export.rows_of(**wanted).count()
+        total = rows_of(**wanted).count()
         progress = Progress(sys.stderr, total=total, what="rows")
         try:
-            written = audit_export.export(options["output"], **wanted, counted=progress.counted)
-        except audit_export.NothingToExport as error:
+            written = export(options["output"], **wanted, counted=progress.counted)
+        except NothingToExport as error:
             archived = AuditArchive.objects.count()
             hint = f" {archived} files in DATA_DIR/audit/archive hold older ones." * bool(archived)
             raise CommandError(f"The database holds no row of that time.{hint}") from error

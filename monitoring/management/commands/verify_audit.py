@@ -11,9 +11,9 @@ import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from monitoring import audit_checkpoints, audit_signing, audit_sources
-from monitoring.audit_checkpoints import Checkpoint
-from monitoring.audit_verification import Report, Verification
+from monitoring.audit import checkpoints, signing, sources
+from monitoring.audit.checkpoints import Checkpoint
+from monitoring.audit.verification import Report, Verification
 from monitoring.models import AuditSeal
 from monitoring.progress import Progress
 
@@ -33,14 +33,14 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        checkpoints = parser.add_mutually_exclusive_group()
-        checkpoints.add_argument(
+        against = parser.add_mutually_exclusive_group()
+        against.add_argument(
             "--checkpoints",
             type=Path,
             metavar="FILE",
             help="default: DATA_DIR/audit/checkpoints.jsonl; better a copy kept elsewhere",
         )
-        checkpoints.add_argument(
+        against.add_argument(
             "--without-checkpoints",
             action="store_true",
             help="do without: then a trail that was cut off at its end is not found",
@@ -72,7 +72,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             if options["print_public_key"]:
-                self.stdout.write(audit_signing.public_key())
+                self.stdout.write(signing.public_key())
             else:
                 self._handle(options)
         except DatabaseError as error:
@@ -80,33 +80,33 @@ class Command(BaseCommand):
             raise CommandError(f"The trail cannot be read from the database: {why}.") from error
         except OSError as error:
             raise CommandError(f"{error.filename} cannot be read: {error.strerror}.") from error
-        except audit_signing.UnreadableKey as error:
+        except signing.UnreadableKey as error:
             raise CommandError(str(error)) from error
 
     def _handle(self, options: dict[str, Any]) -> None:
-        checkpoints, wrong = self._checkpoints(options)
+        trusted, wrong = self._checkpoints(options)
 
         def begin() -> Verification:
-            return Verification(with_key=not options["without_key"], checkpoints=checkpoints)
+            return Verification(with_key=not options["without_key"], checkpoints=trusted)
 
         report = self._verify(begin, options)
         for why in wrong:
             report.add("checkpoint", 0, why)
         if options["json"]:
-            self._write_json(report, count=len(checkpoints))
+            self._write_json(report, count=len(trusted))
         else:
-            self._write(report, count=len(checkpoints), without_key=options["without_key"])
+            self._write(report, count=len(trusted), without_key=options["without_key"])
         if not report.is_sound:
             raise CommandError(f"The audit trail is NOT sound. First: {report.problems[0]}")
 
     def _verify(self, begin: Any, options: dict[str, Any]) -> Report:
         file, with_archives = options["file"], not options["skip_archives"]
-        total = 0 if file else audit_sources.count_of_rows(with_archives=with_archives)
+        total = 0 if file else sources.count_of_rows(with_archives=with_archives)
         progress = Progress(sys.stderr, total=total, what="rows")
         try:
             if file:
-                return audit_sources.verify_file(begin(), file, counted=progress.counted)
-            return audit_sources.verify_database(
+                return sources.verify_file(begin(), file, counted=progress.counted)
+            return sources.verify_database(
                 begin, with_archives=with_archives, counted=progress.counted
             )
         finally:
@@ -116,13 +116,13 @@ class Command(BaseCommand):
         if options["without_checkpoints"]:
             return {}, []
         keys = {key.strip().lower() for key in options["public_key"]}
-        if not all(audit_signing.is_public_key(key) for key in keys):
+        if not all(signing.is_public_key(key) for key in keys):
             raise CommandError("--public-key takes 64 hexadecimal digits.")
-        file: Path = options["checkpoints"] or audit_checkpoints.path()
-        is_any = file.exists() or audit_checkpoints.older_path(file).exists()
+        file: Path = options["checkpoints"] or checkpoints.path()
+        is_any = file.exists() or checkpoints.older_path(file).exists()
         if not is_any and options["checkpoints"]:
             raise CommandError(f"There is no file {file}.")
-        if not any(audit_checkpoints.lines(file)):  # an emptied file is as good as none
+        if not any(checkpoints.lines(file)):  # an emptied file is as good as none
             is_wanted = options["checkpoints"] or (
                 options["file"] is None and AuditSeal.objects.exists()
             )
@@ -130,9 +130,9 @@ class Command(BaseCommand):
                 f"There are no checkpoints at {file}: a trail that was cut off would not show."
             )
             return {}, [missing] if is_wanted else []
-        if not keys and not audit_signing.has_key():
+        if not keys and not signing.has_key():
             raise CommandError("Name the key of the checkpoints with --public-key.")
-        return audit_checkpoints.trusted(file, keys or {audit_signing.public_key()})
+        return checkpoints.trusted(file, keys or {signing.public_key()})
 
     def _write_json(self, report: Report, *, count: int) -> None:
         said = {

@@ -13,7 +13,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from monitoring import audit_sealing, job_metrics, jobs
+from monitoring import job_metrics, jobs
+from monitoring.audit import sealing
 from monitoring.models import JobLease
 
 _POLL_S = 1.0
@@ -44,7 +45,7 @@ class Command(BaseCommand):
             _check()
             return
         try:
-            audit_sealing.warn_if_key_changed()
+            sealing.warn_if_key_changed()
         except DatabaseError:  # that is away, or empty: the jobs say so
             log.warning("audit_key_not_checked")
         finally:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from monitoring import audit
+from monitoring.audit.digests import keyed
 from monitoring.models import AuditArchive, AuditSeal
 
 GENESIS = bytes(32)
@@ -76,4 +76,4 @@ def chain_of(previous: bytes, *, seal: int, ids: Ranges, sealed_at: str, content
 
 def digest_of(chain: bytes) -> bytes:
     # No row's text begins so.
-    return audit.keyed(b"seal:" + chain)
+    return keyed(b"seal:" + chain)

@@ -20,9 +20,9 @@ from typing import IO, Any
 
 import orjson
 
-from monitoring import audit, audit_rows
-from monitoring.audit_rows import Row, Seal
-from monitoring.audit_signing import sync_directory
+from monitoring.audit.digests import text_of
+from monitoring.audit.signing import sync_directory
+from monitoring.audit.tables import Row, Seal, ranges_from
 
 _FORMAT = 1
 _EVENT = ("id", "at", "action", "actor_id", "subject_id", "detail", "request_id")
@@ -228,7 +228,7 @@ def _seal_from(line: dict[str, Any]) -> Seal:
         first_id=line["first_id"],
         last_id=line["last_id"],
         count=line["count"],
-        ids=audit_rows.ranges_from(line["ids"]),
+        ids=ranges_from(line["ids"]),
         sealed_at=str(line["sealed_at"]),
         contents=bytes.fromhex(line["contents"]),
         chain=bytes.fromhex(line["chain"]),
@@ -237,5 +237,5 @@ def _seal_from(line: dict[str, Any]) -> Seal:
 
 
 def _row_from(line: dict[str, Any]) -> Row:
-    text = audit.text_of(*(line[name] for name in _EVENT)) if "at" in line else b""
+    text = text_of(*(line[name] for name in _EVENT)) if "at" in line else b""
     return Row(int(line["id"]), text, bytes.fromhex(line["digest"]), line["seal"])

@@ -16,9 +16,9 @@ from typing import Any
 import orjson
 from django.db import connection
 
-from monitoring import audit
-from monitoring.append_only import EVENTS, SEALS
-from monitoring.audit_chain import Ranges
+from monitoring.audit.append_only import EVENTS, SEALS
+from monitoring.audit.chaining import Ranges
+from monitoring.audit.digests import text_of
 
 _CHUNK = 2000
 _MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}) ([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{6})?")
@@ -121,7 +121,7 @@ def _select(query: str, values: list[int]) -> Iterator[tuple[Any, ...]]:
 def _text(row: tuple[Any, ...]) -> bytes:
     number, at, action, actor_id, subject_id, detail, request_id, *_ = row
     try:
-        return audit.text_of(
+        return text_of(
             number,
             _moment(at),
             action,

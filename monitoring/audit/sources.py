@@ -11,9 +11,10 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Exists, OuterRef
 
-from monitoring import append_only, audit, audit_chain, audit_file, audit_rows
-from monitoring.audit_rows import Row
-from monitoring.audit_verification import Report, Verification
+from monitoring.audit import append_only, chaining, files, tables
+from monitoring.audit.digests import keyed, moment
+from monitoring.audit.tables import Row
+from monitoring.audit.verification import Report, Verification
 from monitoring.models import AuditArchive, AuditEvent, AuditSeal
 
 _SEALS_AT_ONCE = 50
@@ -49,7 +50,7 @@ def verify_file(verification: Verification, path: Path, *, counted: Counted = it
     """An archive or an export. What it says was before it is taken so; a checkpoint proves it."""
     report = verification.report
     try:
-        reader = audit_file.Reader(path)
+        reader = files.Reader(path)
         beginning = reader.beginning
         if beginning.first_seal > 1:
             verification.go_on_from(seal=beginning.first_seal, chain=beginning.previous)
@@ -57,7 +58,7 @@ def verify_file(verification: Verification, path: Path, *, counted: Counted = it
         for seal, rows in reader.batches():
             verification.verify_batch(seal, counted(rows))
         verification.verify_unsealed(counted(reader.unsealed()))
-    except (audit_file.BadFile, OSError) as error:
+    except (files.BadFile, OSError) as error:
         report.add("archive", 0, f"{path.name}: {error}.")
     return verification.finish()
 
@@ -70,10 +71,10 @@ def count_of_rows(*, with_archives: bool) -> int:
     return sum(counts) + AuditEvent.objects.all().unsealed().count()
 
 
-def batches(*, first: int, last: int) -> Iterator[audit_file.Batch]:
+def batches(*, first: int, last: int) -> Iterator[files.Batch]:
     """The seals from the tables, each with the rows that name it."""
-    while seals := list(audit_rows.seals(first=first, last=last, limit=_SEALS_AT_ONCE)):
-        rows = audit_rows.sealed(first=seals[0].id, last=seals[-1].id)
+    while seals := list(tables.seals(first=first, last=last, limit=_SEALS_AT_ONCE)):
+        rows = tables.sealed(first=seals[0].id, last=seals[-1].id)
         groups = groupby(rows, key=lambda row: row.seal or 0)
         number, group = next(groups, (0, iter(())))
         for seal in seals:
@@ -96,13 +97,13 @@ def archive_digest(archive: AuditArchive) -> bytes:
     said = [
         *(archive.first_seal, archive.last_seal, archive.last_id, archive.count),
         *(bytes(archive.chain).hex(), archive.file_name, bytes(archive.file_digest).hex()),
-        *(archive.size_bytes, audit.moment(archive.archived_at)),
+        *(archive.size_bytes, moment(archive.archived_at)),
     ]
-    return audit.keyed(b"archive:" + orjson.dumps(said))
+    return keyed(b"archive:" + orjson.dumps(said))
 
 
 def _verify_all(verification: Verification, *, with_archives: bool, counted: Counted) -> None:
-    head = audit_chain.head()
+    head = chaining.head()
     for archive in AuditArchive.objects.order_by("first_seal"):
         if archive.first_seal != verification.next_seal:
             why = f"The archive {archive.file_name} does not follow on the one before it."
@@ -120,21 +121,21 @@ def _verify_all(verification: Verification, *, with_archives: bool, counted: Cou
     last_seal = head.seal if head else 0
     for seal, rows in batches(first=verification.next_seal, last=last_seal):
         verification.verify_batch(seal, counted(rows))
-    verification.verify_unsealed(counted(audit_rows.unsealed(after_seal=last_seal)))
+    verification.verify_unsealed(counted(tables.unsealed(after_seal=last_seal)))
     _name_orphans(verification.report)
 
 
 def _verify_archive(verification: Verification, archive: AuditArchive, counted: Counted) -> None:
     path, report = archive_path(archive), verification.report
     try:
-        if audit_file.digest_of(path)[0] != bytes(archive.file_digest):
+        if files.digest_of(path)[0] != bytes(archive.file_digest):
             report.add("archive", archive.id, f"The archive {path.name} was changed.")
-        reader = audit_file.Reader(path)
+        reader = files.Reader(path)
         for seal, rows in reader.batches():
             verification.verify_batch(seal, counted(rows))
         for row in reader.unsealed():
             report.add("row", row.id, f"Row {row.id} in {path.name} has no seal.")
-    except (audit_file.BadFile, OSError) as error:
+    except (files.BadFile, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         report.add("archive", archive.id, f"The archive {path.name} cannot be read: {why}.")
         return

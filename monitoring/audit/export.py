@@ -8,8 +8,8 @@ from pathlib import Path
 
 from django.db.models import Max, Min, QuerySet
 
-from monitoring import audit_chain, audit_file, audit_rows, audit_sources
-from monitoring.audit_rows import Row
+from monitoring.audit import chaining, files, sources, tables
+from monitoring.audit.tables import Row
 from monitoring.models import AuditArchive, AuditEvent, AuditSeal
 
 
@@ -31,7 +31,7 @@ def export(
     since: datetime | None,
     until: datetime | None,
     counted: Callable[[Iterable[Row]], Iterable[Row]] = iter,
-) -> audit_file.Written:
+) -> files.Written:
     """Write the batches that hold rows of that time, whole, because part of one proves nothing; and
     those of its rows that have no seal yet. Raises NothingToExport; OSError."""
     wanted = rows_of(since=since, until=until)
@@ -41,15 +41,12 @@ def export(
         raise NothingToExport
     newest = AuditSeal.objects.aggregate(newest=Max("id"))["newest"] or 0
     first, last = bounds["first"] or newest + 1, bounds["last"] or 0
-    return audit_file.write(
+    return files.write(
         path,
-        audit_file.Beginning(first_seal=first, previous=_chain_before(first)),
-        (
-            (seal, iter(counted(rows)))
-            for seal, rows in audit_sources.batches(first=first, last=last)
-        ),
+        files.Beginning(first_seal=first, previous=_chain_before(first)),
+        ((seal, iter(counted(rows))) for seal, rows in sources.batches(first=first, last=last)),
         # Those that were sealed a moment ago belong to no batch of this file.
-        (row for row in audit_rows.unsealed() if row.id in unsealed),
+        (row for row in tables.unsealed() if row.id in unsealed),
     )
 
 
@@ -60,4 +57,4 @@ def _chain_before(seal: int) -> bytes:
     ):
         if found is not None:
             return bytes(found)
-    return audit_chain.GENESIS
+    return chaining.GENESIS

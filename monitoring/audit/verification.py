@@ -1,7 +1,7 @@
 """Whether an audit trail is what was written: each row, each batch, their order and their end.
 
 Reads batches wherever they come from and holds one row at a time. Knows nothing of the database or
-of files; `audit_sources.py` does.
+of files; `sources` does.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import hmac
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from monitoring import audit, audit_chain
-from monitoring.audit_checkpoints import Checkpoint
-from monitoring.audit_rows import Row, Seal
+from monitoring.audit import chaining
+from monitoring.audit.checkpoints import Checkpoint
+from monitoring.audit.digests import keyed
+from monitoring.audit.tables import Row, Seal
 
 _PROBLEMS_KEPT = 100
 
@@ -62,7 +63,7 @@ class Verification:
         self.report = Report()
         self._with_key = with_key
         self._checkpoints = checkpoints
-        self._chain: bytes | None = audit_chain.GENESIS  # None: unknown after a gap
+        self._chain: bytes | None = chaining.GENESIS  # None: unknown after a gap
         self._next_seal = 1
         self._digests_held = self._digests_failed = 0
         self._failed_until = 0  # the newest row while no digest has held
@@ -88,7 +89,7 @@ class Verification:
             self._chain = None
         kept_before = len(self.report.problems)
         is_genuine = self._verify_seal(seal)
-        contents = audit_chain.Contents()
+        contents = chaining.Contents()
         bad_before = self.report.problem_count
         checked = self._own_digests(rows, contents)
         if is_genuine:
@@ -115,7 +116,7 @@ class Verification:
         self.report.last_id = max(self.report.last_id, seal.last_id)
 
     def verify_unsealed(self, rows: Iterable[Row]) -> None:
-        for _ in self._own_digests(rows, audit_chain.Contents()):
+        for _ in self._own_digests(rows, chaining.Contents()):
             self.report.unsealed += 1
 
     def finish(self) -> Report:
@@ -172,7 +173,7 @@ class Verification:
         )
         expected = seal.chain
         if self._chain is not None:
-            expected = audit_chain.chain_of(
+            expected = chaining.chain_of(
                 self._chain,
                 seal=seal.id,
                 ids=seal.ids,
@@ -180,7 +181,7 @@ class Verification:
                 contents=seal.contents,
             )
         if self._with_key:
-            is_keyed = hmac.compare_digest(audit_chain.digest_of(seal.chain), seal.digest)
+            is_keyed = hmac.compare_digest(chaining.digest_of(seal.chain), seal.digest)
             self._count_digest(holds=is_keyed)
         else:
             is_keyed = True
@@ -205,14 +206,14 @@ class Verification:
         after = self.report.last_id
         self.report.add("seal", first, f"{which} missing, with what came after row {after}.")
 
-    def _own_digests(self, rows: Iterable[Row], contents: audit_chain.Contents) -> Iterator[int]:
+    def _own_digests(self, rows: Iterable[Row], contents: chaining.Contents) -> Iterator[int]:
         """The ids of the rows, each looked at by itself as it passes."""
         for row in rows:
             contents.add(row.text, row.digest)
             if not row.text:
                 self.report.add("row", row.id, f"Row {row.id} was changed: it cannot be read.")
             elif self._with_key:
-                holds = hmac.compare_digest(audit.keyed(row.text), row.digest)
+                holds = hmac.compare_digest(keyed(row.text), row.digest)
                 self._count_digest(holds=holds)
                 if not self._digests_held:
                     self._failed_until = row.id

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from django.conf import settings
 from django.utils import timezone
 
-from monitoring import audit, audit_chain, audit_signing
+from monitoring.audit import chaining, signing
+from monitoring.audit.digests import moment
 from monitoring.models import AuditSeal
 
 _MAX_BYTES = 4 * 2**20  # about 10,000 checkpoints; the newest stands for all before it
@@ -131,7 +132,7 @@ def trusted(file: Path, keys: Collection[str]) -> tuple[dict[int, Checkpoint], l
 
 def is_behind() -> bool:
     """Whether the newest seal has no checkpoint here yet, or what is here cannot be read."""
-    head = audit_chain.head()
+    head = chaining.head()
     if head is None:
         return False
     try:
@@ -147,7 +148,7 @@ def write() -> Checkpoint | None:
     Raises CheckpointConflict rather than write what would hide that the trail was cut or replaced;
     BadCheckpoint; OSError.
     """
-    head = audit_chain.head()
+    head = chaining.head()
     if head is None:
         return None
     before = newest()
@@ -155,13 +156,13 @@ def write() -> Checkpoint | None:
         _check_agreement(before, head)
         if before.seal == head.seal:
             return None
-    key = audit_signing.signing_key()
+    key = signing.signing_key()
     unsigned = Checkpoint(
         seal=head.seal,
         last_id=head.last_id,
         chain=head.chain.hex(),
-        at=audit.moment(timezone.now()),
-        key=audit_signing.public_text(key),
+        at=moment(timezone.now()),
+        key=signing.public_text(key),
         signature="",
     )
     checkpoint = replace(unsigned, signature=key.sign(_told(unsigned)).hex())
@@ -169,7 +170,7 @@ def write() -> Checkpoint | None:
     return checkpoint
 
 
-def _check_agreement(checkpoint: Checkpoint, head: audit_chain.Head) -> None:
+def _check_agreement(checkpoint: Checkpoint, head: chaining.Head) -> None:
     if checkpoint.seal > head.seal:
         raise CheckpointConflict(
             f"The trail ends at seal {head.seal}; seal {checkpoint.seal} was written down at"
@@ -199,7 +200,7 @@ def _append(file: Path, line: bytes) -> None:
     finally:
         os.close(descriptor)
     if is_new:
-        audit_signing.sync_directory(file.parent)
+        signing.sync_directory(file.parent)
 
 
 def _end_of_lines(descriptor: int) -> int:

@@ -17,8 +17,8 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from monitoring import append_only, audit_chain, audit_file, audit_sources
-from monitoring.audit_verification import Verification
+from monitoring.audit import append_only, chaining, files, sources
+from monitoring.audit.verification import Verification
 from monitoring.models import AuditArchive, AuditEvent, AuditSeal
 
 _ROWS_A_FILE = 500_000  # some 25 MB
@@ -93,11 +93,11 @@ def _next_segment() -> tuple[int, int] | None:
 
 def _archive(first: int, last: int) -> None:
     before = AuditArchive.objects.order_by("-last_seal").first()
-    previous = bytes(before.chain) if before else audit_chain.GENESIS
-    written = audit_file.write(
+    previous = bytes(before.chain) if before else chaining.GENESIS
+    written = files.write(
         Path(settings.AUDIT_DIR) / "archive" / f"audit-{first:09d}-{last:09d}.jsonl.gz",
-        audit_file.Beginning(first_seal=first, previous=previous),
-        audit_sources.batches(first=first, last=last),
+        files.Beginning(first_seal=first, previous=previous),
+        sources.batches(first=first, last=last),
     )
     final = AuditSeal.objects.get(id=last)
     try:
@@ -116,16 +116,16 @@ def _archive(first: int, last: int) -> None:
         size_bytes=written.size_bytes,
         archived_at=timezone.now(),
     )
-    archive.digest = audit_sources.archive_digest(archive)
+    archive.digest = sources.archive_digest(archive)
     archive.save(force_insert=True)
     log.info("audit_archived", file=written.path.name, seals=written.seals, events=written.events)
 
 
-def _check(written: audit_file.Written, *, first: int, previous: bytes, final: AuditSeal) -> None:
+def _check(written: files.Written, *, first: int, previous: bytes, final: AuditSeal) -> None:
     """What is in the file, as it will be read one day, is the trail and holds."""
     verification = Verification(with_key=True, checkpoints={})
     verification.go_on_from(seal=first, chain=previous)
-    reader = audit_file.Reader(written.path)
+    reader = files.Reader(written.path)
     for seal, rows in reader.batches():
         verification.verify_batch(seal, rows)
     verification.verify_unsealed(reader.unsealed())

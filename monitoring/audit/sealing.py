@@ -21,7 +21,8 @@ import structlog
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from monitoring import audit, audit_chain, audit_checkpoints, audit_rows
+from monitoring.audit import chaining, checkpoints, tables
+from monitoring.audit.digests import keyed, moment
 from monitoring.models import AuditEvent, AuditSeal
 
 BATCH = 1000  # events under one seal: one statement's worth, and little to search when one is bad
@@ -43,7 +44,7 @@ class RowsDoNotHold(Exception):
 
 
 def is_needed() -> bool:
-    return AuditEvent.objects.all().unsealed().exists() or audit_checkpoints.is_behind()
+    return AuditEvent.objects.all().unsealed().exists() or checkpoints.is_behind()
 
 
 def seal_audit() -> int:
@@ -65,7 +66,7 @@ def seal_audit() -> int:
     bad = list(_bad_rows())
     for number in bad[:_IDS_TOLD]:
         log.error("audit_row_does_not_hold", id=number)
-    audit_checkpoints.write()
+    checkpoints.write()
     if bad:
         raise RowsDoNotHold(f"{len(bad)} rows, the first is {bad[0]}. Run verify_audit.")
     return sealed
@@ -77,24 +78,22 @@ def warn_if_key_changed() -> None:
     if newest is None:
         return
     number, chain, digest = newest
-    if not hmac.compare_digest(audit_chain.digest_of(bytes(chain)), bytes(digest)):
+    if not hmac.compare_digest(chaining.digest_of(bytes(chain)), bytes(digest)):
         log.warning("audit_key_changed", seal=number)
 
 
 def _bad_rows() -> Iterator[int]:
     """Those under the seals of the last ten minutes, and of no more seals than a run makes."""
     since, recent = timezone.now() - _TOLD_FOR, list[int]()
-    head = audit_chain.head()
+    head = chaining.head()
     newest = head.seal if head else 0
     # Not through the models, which stumble over a moment that somebody spoiled.
-    for seal in audit_rows.seals(
-        first=newest - _BATCHES_A_RUN + 1, last=newest, limit=_BATCHES_A_RUN
-    ):
-        if seal.sealed_at >= audit.moment(since):
+    for seal in tables.seals(first=newest - _BATCHES_A_RUN + 1, last=newest, limit=_BATCHES_A_RUN):
+        if seal.sealed_at >= moment(since):
             recent.append(seal.id)
     if recent:
-        for row in audit_rows.sealed(first=recent[0], last=newest):
-            if not (row.text and hmac.compare_digest(audit.keyed(row.text), row.digest)):
+        for row in tables.sealed(first=recent[0], last=newest):
+            if not (row.text and hmac.compare_digest(keyed(row.text), row.digest)):
                 yield row.id
 
 
@@ -108,21 +107,21 @@ def seal_batch() -> int:
 
 
 def _seal_batch() -> int:
-    rows = list(audit_rows.unsealed(limit=BATCH))
+    rows = list(tables.unsealed(limit=BATCH))
     if not rows:
         return 0
     ids = [row.id for row in rows]
-    contents = audit_chain.Contents()
+    contents = chaining.Contents()
     for row in rows:
         contents.add(row.text, row.digest)
-    head = audit_chain.head()
+    head = chaining.head()
     number = head.seal + 1 if head else 1
-    ranges, sealed_at = audit_chain.ranges_of(ids), timezone.now()
-    chain = audit_chain.chain_of(
-        head.chain if head else audit_chain.GENESIS,
+    ranges, sealed_at = chaining.ranges_of(ids), timezone.now()
+    chain = chaining.chain_of(
+        head.chain if head else chaining.GENESIS,
         seal=number,
         ids=ranges,
-        sealed_at=audit.moment(sealed_at),
+        sealed_at=moment(sealed_at),
         contents=contents.digest(),
     )
     seal = AuditSeal(
@@ -134,7 +133,7 @@ def _seal_batch() -> int:
         sealed_at=sealed_at,
         contents=contents.digest(),
         chain=chain,
-        digest=audit_chain.digest_of(chain),
+        digest=chaining.digest_of(chain),
     )
     seal.save(force_insert=True)
     if AuditEvent.objects.filter(id__in=ids, seal=None).update(seal=seal) != len(ids):
