@@ -200,8 +200,10 @@ class _Authorities(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/v1/auth/jwt/login":
             known = body["jwt"].startswith(_IDENTITY) and body["role"] == "staging"
-            answer = {"auth": {"client_token": _VAULT_TOKEN}}
-            self._answer(200 if known else 403, answer if known else {"errors": ["no"]})
+            if known:
+                self._answer(200, {"auth": {"client_token": _VAULT_TOKEN}})
+            else:
+                self._answer(403, {"errors": ["no"]})
         else:
             assert self.path == "/v1/ssh-client-signer/sign/staging"
             assert self.headers["Authorization"] == f"Bearer {_VAULT_TOKEN}"
