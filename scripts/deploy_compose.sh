@@ -59,7 +59,7 @@ roll() {
     fi
     sleep "$NAMES_ARE_KNOWN_S"
     for container in $old; do
-        docker stop --time "$STREAMS_END_WITHIN_S" "$container" >/dev/null
+        docker stop -t "$STREAMS_END_WITHIN_S" "$container" >/dev/null
         docker rm "$container" >/dev/null
     done
     replicas=$count

@@ -55,7 +55,7 @@ until [ "$(docker inspect --format '{{.State.Health.Status}}' "$name")" = health
     sleep 1
     waited_s=$((waited_s + 1))
 done
-docker stop --time 45 "$name" >/dev/null
+docker stop -t 45 "$name" >/dev/null
 code=$(docker inspect --format '{{.State.ExitCode}}' "$name")
 [ "$code" -eq 0 ] || fail "it ended with $code on SIGTERM"
 printf '%s: as it should be, healthy after %s s\n' "$image" "$waited_s"

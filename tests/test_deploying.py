@@ -116,8 +116,8 @@ def test_old_web_containers_serve_until_the_new_ones_do(host: Host) -> None:
             "run --rm --no-TTY migrate",
             "up --detach --no-deps --no-recreate --scale api=4 --wait",
             "sleep ",
-            "stop --time 40 old1",
-            "stop --time 40 old2",
+            "stop -t 40 old1",
+            "stop -t 40 old2",
             "up --detach --remove-orphans --scale api=2 --wait",
         )
     ]
