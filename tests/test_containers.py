@@ -194,6 +194,16 @@ def test_what_it_mounts_is_there(name: str) -> None:
             assert source in _COMPOSE["volumes"]
 
 
+def test_what_is_written_is_mounted_first_by_who_may_write() -> None:
+    """An empty volume takes the owner from the image of the first container that mounts it."""
+    for service in (_SERVICES["api"], _SERVICES["worker"]):
+        assert "migrate" in service["depends_on"]
+        writable = {source for source, _, _ in _mounts(service)}
+        assert writable <= {source for source, _, ro in _mounts(_SERVICES["migrate"]) if not ro}
+    for folder in ("/data", "/backups"):
+        assert folder in re.findall(r"install -d -o 10001 .+", _DOCKERFILE)[0]
+
+
 def test_every_volume_is_somebodys() -> None:
     mounted = {source for each in _SERVICES.values() for source, _, _ in _mounts(each)}
     assert set(_COMPOSE["volumes"]) <= mounted
