@@ -247,9 +247,12 @@ def test_web_processes_are_not_the_databases_owner() -> None:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what `setup_env.sh --compose` writes."""
     folder = tmp_path_factory.mktemp("composed")
-    script = [*("sh", str(ROOT / "scripts/setup_env.sh"), "--compose", "--yes")]
     subprocess.run(
-        [*script, "--domain", "ai.clinic.internal", "--output", str(folder / ".env")],
+        [
+            *("sh", str(ROOT / "scripts/setup_env.sh"), "--compose", "--yes"),
+            *("--domain", "ai.clinic.internal", "--mail-url", "smtp+tls://mail.clinic.internal"),
+            *("--output", str(folder / ".env")),
+        ],
         check=True,
         capture_output=True,
         timeout=60,
@@ -318,9 +321,10 @@ _SHOW = (
 )
 
 
-def _settings_with(environment: dict[str, str]) -> dict[str, Any]:
+def _run(environment: dict[str, str], *program: str) -> str:
+    """What the program says. Fails when it does."""
     done = subprocess.run(
-        [sys.executable, "-c", _SHOW],
+        [sys.executable, *program],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
@@ -329,8 +333,17 @@ def _settings_with(environment: dict[str, str]) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    shown: dict[str, Any] = json.loads(done.stdout)
+    return done.stdout
+
+
+def _settings_with(environment: dict[str, str]) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(_run(environment, "-c", _SHOW))
     return shown
+
+
+def test_the_platform_has_nothing_to_say_against_how_it_is_deployed(installed: Path) -> None:
+    environment = _as_in_the_container("api", installed)
+    _run(environment, "manage.py", "check", "--deploy", "--fail-level", "WARNING")
 
 
 @pytest.mark.parametrize(
