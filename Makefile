@@ -7,7 +7,7 @@ VENV = .venv
 UPGRADE =
 
 .DEFAULT_GOAL = help
-.PHONY: help run test browser test-clients test-ops drill chaos chaos-short lint bench lock clean runtime dev
+.PHONY: help run test coverage browser test-clients test-ops drill chaos chaos-short lint bench lock clean runtime dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,9 @@ run: runtime ## install, prepare and run everything; Ctrl-C stops it
 
 test: dev ## all tests, on SQLite and on PostgreSQL and Redis
 	@$(VENV)/bin/python -m tests.run $(ARGS)
+
+coverage: dev ## how much of the code the tests on SQLite reach; the report is in reports/
+	@$(VENV)/bin/python -m tests.run --coverage $(ARGS)
 
 browser: dev ## the pages in a real Chromium, which Debian's package brings
 	@sh scripts/venv.sh browser

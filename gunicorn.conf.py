@@ -35,7 +35,8 @@ def _read_settings() -> LazySettings:
         logs.configure(read.LOGGING)
     except ImproperlyConfigured as error:
         sys.exit(f"SovereignCore cannot start: {error}")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "sovereigncore"]:
+    mine = os.environ["DJANGO_SETTINGS_MODULE"]
+    for name in [n for n in sys.modules if n == mine or n.partition(".")[0] == "sovereigncore"]:
         del sys.modules[name]
     return read
 

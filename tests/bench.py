@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import httpx2
 import psutil
 
-from tests.platform import Platform, running_platform
+from tests.platform import REAL_SETTINGS, Platform, running_platform
 from tests.stub_engine import StubEngine
 
 _WARM_UP = 50
@@ -127,7 +127,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--connections", type=int, default=4)
     options = parser.parse_args(arguments)
     counts = {"requests": options.requests, "connections": options.connections}
-    with StubEngine() as stub, running_platform(stub, RATE_LIMIT_DEFAULT="1000000/m") as platform:
+    real = {"DJANGO_SETTINGS_MODULE": REAL_SETTINGS, "RATE_LIMIT_DEFAULT": "1000000/m"}
+    with StubEngine() as stub, running_platform(stub, **real) as platform:
         token = platform.register_and_log_in("bench")
         headers = {"Authorization": f"Bearer {token}"}
         question = {"prompt": "What is the capital of France?", "max_tokens": 8}

@@ -23,6 +23,8 @@ from tests.migrated import ROOT, manage, own_database
 from tests.server_process import die_with_parent
 
 PASSWORD = "Correct-Horse-7-Battery"
+# For who measures, or judges what hashing does to others: see tests/live_settings.py.
+REAL_SETTINGS = "sovereigncore.settings"
 # Loading the system's certificates costs more than most tests here.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _START_TIMEOUT_S = 60.0
@@ -152,7 +154,7 @@ def running_platform(engine: EngineAddress, **overrides: str) -> Iterator[Platfo
         environment = {
             **os.environ,
             **test_environment(folder),
-            "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
+            "DJANGO_SETTINGS_MODULE": "tests.live_settings",
             "PORT": str(free_port()),
             "ENGINE_URL": engine.url,
             "ENGINE_API_KEY": engine.api_key,

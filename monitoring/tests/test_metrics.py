@@ -126,7 +126,7 @@ def test_streams_are_timed_by_how_they_ended(
     as_alice: APIClient, stub: StubEngine, behaviour: Behaviour, outcome: str
 ) -> None:
     before = streams(outcome)
-    stub.behave(behaviour, token_delay_s=0.02)
+    stub.behave(behaviour, token_delay_s=0.05)
     b"".join(_stream(as_alice, "Count to 10"))
     count, spent_s = streams(outcome)
     assert count == before[0] + 1

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 
 from tests.migrated import ROOT
-from tests.platform import PASSWORD, Platform, running_platform
+from tests.platform import PASSWORD, REAL_SETTINGS, Platform, running_platform
 from tests.servers import postgres_server, redis_server
 from tests.stub_engine import StubEngine
 
@@ -41,6 +41,7 @@ def platform() -> Iterator[Platform]:
         StubEngine() as stub,
         running_platform(
             stub,
+            DJANGO_SETTINGS_MODULE=REAL_SETTINGS,
             REGISTRATION_MODE="open",
             RATE_LIMIT_AUTH="1000000/m",
             RATE_LIMIT_DEFAULT="1000000/m",
@@ -57,7 +58,12 @@ def verified() -> Iterator[Platform]:
     limits = {"RATE_LIMIT_REGISTER": "1000000/h", "RATE_LIMIT_DEFAULT": "1000000/m"}
     with (
         StubEngine() as stub,
-        running_platform(stub, REGISTRATION_MODE="verified", **limits) as running,
+        running_platform(
+            stub,
+            DJANGO_SETTINGS_MODULE=REAL_SETTINGS,
+            REGISTRATION_MODE="verified",
+            **limits,
+        ) as running,
     ):
         code = (
             "from accounts.models import User;"
@@ -187,6 +193,7 @@ def grown() -> Iterator[Platform]:
         yield servers.enter_context(
             running_platform(
                 stub,
+                DJANGO_SETTINGS_MODULE=REAL_SETTINGS,
                 WEB_CONCURRENCY="2",
                 TRUSTED_PROXIES="127.0.0.1",
                 RATE_LIMIT_AUTH="5/m",
