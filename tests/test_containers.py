@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import yaml
 
 from scripts.serve_engine import environment_of_engine
 from sovereigncore import settings as product
+from tests import environment
 from tests.migrated import ROOT
 from tests.test_env_example import documented
 
@@ -321,11 +323,11 @@ _SHOW = (
 )
 
 
-def _run(environment: dict[str, str], *program: str) -> str:
+def _run(environment: dict[str, str], *program: str, folder: Path = ROOT) -> str:
     """What the program says. Fails when it does."""
     done = subprocess.run(
         [sys.executable, *program],
-        cwd=ROOT,
+        cwd=folder,
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,
@@ -342,8 +344,8 @@ def _settings_with(environment: dict[str, str]) -> dict[str, Any]:
 
 
 def test_the_platform_has_nothing_to_say_against_how_it_is_deployed(installed: Path) -> None:
-    environment = _as_in_the_container("api", installed)
-    _run(environment, "manage.py", "check", "--deploy", "--fail-level", "WARNING")
+    given = _as_in_the_container("api", installed)
+    _run(given, "manage.py", "check", "--deploy", "--fail-level", "WARNING")
 
 
 @pytest.mark.parametrize(
@@ -408,6 +410,26 @@ def test_what_the_image_is_made_of_is_there_and_let_in() -> None:
 def test_the_image_holds_every_package_of_the_product() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "scripts"}
     assert packages <= _copied()
+
+
+def test_what_the_image_holds_is_enough_to_serve(tmp_path: Path) -> None:
+    """Without tests, and without anything else that is not copied."""
+    for name in sorted(_copied() - {"requirements.txt", "requirements-engine.txt"}):
+        source, target = ROOT / name, tmp_path / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+        else:
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(source, target)
+    settings = environment.test_environment(str(tmp_path / "data"), **_image_environment("web"))
+    settings["DATA_DIR"] = str(tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    for program in (
+        ["manage.py", "migrate", "--noinput", "--verbosity", "0"],
+        ["-c", "import sovereigncore.wsgi"],
+        ["manage.py", "runengine", "--help"],
+    ):
+        _run(settings, *program, folder=tmp_path)
 
 
 def test_the_image_installs_as_make_does() -> None:
