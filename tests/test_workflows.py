@@ -87,6 +87,18 @@ def test_ci_passes_when_all_of_it_does() -> None:
     assert checks["required_status_checks"] == [{"context": jobs["passed"]["name"]}]
 
 
+def test_ci_asks_what_contributors_ask() -> None:
+    """Each in a job of its own, so that one look tells which failed."""
+    jobs = _LOADED["ci.yml"]["jobs"]
+    for name, command in (
+        ("lint", "make lint"),
+        ("test", "make test"),
+        ("coverage", "make coverage"),
+        ("servers", ".ci/run"),
+    ):
+        assert command in [step.get("run") for step in jobs[name]["steps"]]
+
+
 def test_ci_tests_every_python_that_the_product_names() -> None:
     (bounds,) = re.findall(
         r'requires-python = ">=3\.(\d+),<3\.(\d+)"', _text(ROOT / "pyproject.toml")
