@@ -44,8 +44,16 @@ check migrations-safe settings_env "$bin/python" -m tests.servers -- "$bin/pytho
     --ignore-name 0001_initial 0002_conversations_memory_usage_engines 0006_audit_seals \
     --quiet ignore ok
 check deploy production "$bin/python" manage.py check --deploy --fail-level WARNING
-check shell "$bin/shellcheck" scripts/*.sh .ci/run
-check yaml "$bin/yamllint" --strict -c .yamllint.yml deploy
+check shell "$bin/shellcheck" scripts/*.sh deploy/compose/*.sh .ci/run
+check yaml "$bin/yamllint" --strict -c .yamllint.yml deploy docker-compose.yml .github
+check dockerfile "$bin/hadolint" --failure-threshold style Dockerfile
+check compose "$bin/check-jsonschema" --builtin-schema vendor.compose-spec docker-compose.yml \
+    deploy/compose/compose.override.yml
+check workflows "$bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml
+check dependabot "$bin/check-jsonschema" --builtin-schema vendor.dependabot .github/dependabot.yml
+# By lists of actions and rules of their own: neither asks anybody.
+check actionlint "$bin/actionlint" -shellcheck "$bin/shellcheck"
+check zizmor "$bin/zizmor" --offline --quiet .github
 check locks "$bin/python" scripts/check_locks.py
 
 if [ -n "$failed" ]; then

@@ -17,6 +17,7 @@ import environ
 from corsheaders.defaults import default_headers
 
 from sovereigncore.environment import Environment
+from sovereigncore.listening import own_addresses
 from sovereigncore.signing import parse_signing_keys
 
 # Django's generic classes take their parameters in annotations only; this lets them take them in
@@ -49,15 +50,17 @@ SERVED_BY_TLS = _public.scheme == "https"
 _public_host = _public.hostname or ""
 if ":" in _public_host:
     _public_host = f"[{_public_host}]"  # as the Host header and Django write it
-ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", ("127.0.0.1", "localhost", "[::1]", _public_host))
+ALLOWED_HOSTS = env.words(
+    "ALLOWED_HOSTS", ("127.0.0.1", "localhost", "[::1]", _public_host, *own_addresses(BIND))
+)
 API_DOCS = env.flag("API_DOCS", default=DEBUG)
 REDIS_URL = env.url(
     "REDIS_URL", "", r"(rediss?|unix)://\S+", "redis://[user:password@]host:port/db"
 )
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", 1, at_least=1, at_most=64)
 
-_SAFE_TO_DEBUG = BIND in ("localhost", "127.0.0.1", "::1")
-if DEBUG and not _SAFE_TO_DEBUG:
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+if DEBUG and BIND not in _LOOPBACK:
     env.problems.append("DEBUG: true only with BIND on loopback; it shows internals to callers")
 if WEB_CONCURRENCY > 1 and not REDIS_URL:
     env.problems.append(
@@ -338,6 +341,7 @@ DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
 
 # --- Engine ----------------------------------------------------------------------------------
 ENGINE_PORT = env.integer("ENGINE_PORT", 8529, at_least=1, at_most=65535)
+ENGINE_BIND = env.address("ENGINE_BIND", "127.0.0.1")
 _BUNDLED_ENGINE_URL = f"http://127.0.0.1:{ENGINE_PORT}"
 ENGINE_URL = env.url(
     "ENGINE_URL",
@@ -351,6 +355,11 @@ ENGINE_API_KEY = (
     if ENGINE_IS_LOCAL
     else env.text("ENGINE_API_KEY")  # somebody else's key has somebody else's rules
 )
+if ENGINE_IS_LOCAL and ENGINE_BIND not in _LOOPBACK and _PUBLIC_SECRET in ENGINE_API_KEY:
+    env.problems.append(
+        "ENGINE_BIND: beyond loopback only with an ENGINE_API_KEY of its own; the one of DEBUG is"
+        " known to everybody"
+    )
 _model_path = env.text("MODEL_PATH")
 MODEL_PATH = Path(_model_path) if _model_path else None
 ENGINE_SLOTS = env.integer("ENGINE_SLOTS", 4, at_least=1, at_most=256)

@@ -294,6 +294,28 @@ class TestTheBundledModel:
         assert f"port {engine.port} is taken" in message
         assert "ENGINE_PORT" in message
 
+    def test_an_address_of_another_host_is_one_clear_line(
+        self, engine: RunningEngine, tmp_path: Path
+    ) -> None:
+        model = next((tmp_path.parent).glob("engine*/models/*.gguf"))
+        message = refused(tmp_path, ENGINE_BIND="192.0.2.1", MODEL_PATH=str(model))
+        assert message == "CommandError: ENGINE_BIND: 192.0.2.1 is no address of this host"
+
+    def test_it_listens_where_it_is_told_and_nowhere_else(
+        self, engine: RunningEngine, tmp_path: Path
+    ) -> None:
+        model = next((tmp_path.parent).glob("engine*/models/*.gguf"))
+        env = engine_environment(tmp_path, ENGINE_BIND="127.0.0.2", MODEL_PATH=str(model))
+        port, process = int(env["ENGINE_PORT"]), start(env, tmp_path / "log")
+        try:
+            health = httpx2.get(f"http://127.0.0.2:{port}/health", trust_env=False)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), timeout=5)
+        finally:
+            process.terminate()
+            process.wait(STOP_TIMEOUT_S)
+        assert health.status_code == httpx2.codes.OK
+
     def test_a_truncated_model_is_one_clear_line(
         self, engine: RunningEngine, tmp_path: Path
     ) -> None:

@@ -233,6 +233,19 @@ def test_the_secrets_of_debug_are_refused_without_it(settings_file: Loader) -> N
     assert problem.count("\n  - ") == 2
 
 
+def test_an_engine_beyond_loopback_needs_a_key_of_its_own(settings_file: Loader) -> None:
+    """With DEBUG one stands in that everybody knows."""
+    beyond = {"DEBUG": "true", "ENGINE_BIND": "0.0.0.0"}  # noqa: S104
+    assert "ENGINE_BIND: beyond loopback only" in settings_file.problem(
+        **beyond, ENGINE_API_KEY=None
+    )
+    assert "ENGINE_API_KEY: too short" in settings_file.problem(**beyond, ENGINE_API_KEY="short")
+    assert settings_file.load(**beyond, ENGINE_API_KEY=TOKEN)["ENGINE_BIND"] == "0.0.0.0"  # noqa: S104
+    # Elsewhere there is an engine already, and none is served here.
+    elsewhere = {"ENGINE_URL": "http://127.0.0.1:11434", "ENGINE_API_KEY": None}
+    assert settings_file.load(**beyond, **elsewhere)["ENGINE_IS_LOCAL"] is False
+
+
 def test_scheduled_backups_need_a_key(settings_file: Loader) -> None:
     assert "BACKUP_KEY: required" in settings_file.problem(BACKUP_DIR="backups")
     loaded = settings_file.load(BACKUP_DIR="backups", BACKUP_KEY=TOKEN)
@@ -266,6 +279,16 @@ def test_what_the_base_url_decides(settings_file: Loader) -> None:
     assert tls["SESSION_COOKIE_SECURE"] is tls["CSRF_COOKIE_SECURE"] is True
     assert tls["SECURE_HSTS_SECONDS"] == 31_536_000
     assert tls["SECURE_PROXY_SSL_HEADER"] == ("HTTP_X_FORWARDED_PROTO", "https")
+
+
+def test_a_host_that_others_reach_answers_to_its_addresses(settings_file: Loader) -> None:
+    """So that a scraper may ask each of several web processes by its own."""
+    usual = settings_file.load(BIND="127.0.0.1")["ALLOWED_HOSTS"]
+    assert usual == ["127.0.0.1", "localhost", "[::1]", "127.0.0.1"]
+    assert settings_file.load(BIND="192.0.2.1")["ALLOWED_HOSTS"] == [*usual, "192.0.2.1"]
+    assert settings_file.load(BIND="2001:db8::1")["ALLOWED_HOSTS"] == [*usual, "[2001:db8::1]"]
+    named = settings_file.load(BIND="192.0.2.1", ALLOWED_HOSTS="ai.example.org")
+    assert named["ALLOWED_HOSTS"] == ["ai.example.org"]
 
 
 def test_what_is_safe_is_the_default(settings_file: Loader) -> None:

@@ -16,6 +16,7 @@ PACKAGES = {
     "prometheus-redis-exporter": "prometheus-redis-exporter",
     "prometheus-postgres-exporter": "prometheus-postgres-exporter",
     "prometheus-blackbox-exporter": "prometheus-blackbox-exporter",
+    "systemd-analyze": "systemd",
 }
 _CHECK_TIMEOUT_S = 120.0
 

@@ -15,14 +15,15 @@ _CONFIG = deployed.DEPLOY / "alertmanager/alertmanager.yml"
 _TESTS = sorted((deployed.DEPLOY / "prometheus/tests").glob("*.yml"))
 
 
-def test_prometheus_accepts_its_configuration() -> None:
+@pytest.mark.parametrize("folder", ["prometheus", "compose"])
+def test_prometheus_accepts_its_configuration(folder: str) -> None:
     # Without the token's file, which is the operator's to write.
     check(
         "promtool",
         "check",
         "config",
         "--syntax-only",
-        deployed.DEPLOY / "prometheus/prometheus.yml",
+        deployed.DEPLOY / folder / "prometheus.yml",
     )
 
 

@@ -1,8 +1,9 @@
-"""`manage.py runengine`: one llama.cpp server on loopback, until it is told to stop."""
+"""`manage.py runengine`: one llama.cpp server on ENGINE_BIND, until it is told to stop."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -17,7 +18,6 @@ from django.core.management.base import BaseCommand, CommandError
 
 from consciousness import bundled_model
 
-_HOST = "127.0.0.1"
 _TOKENS_PER_SLOT = 8192
 # How much of a prompt is read at once. Between two batches a leaver's slot is freed and the other
 # slots get their next token; larger ones read a prompt no faster on a CPU.
@@ -36,7 +36,7 @@ _PARENT_CHECK_S = 1.0
 
 class Command(BaseCommand):
     help = (
-        "Serve the model on 127.0.0.1:ENGINE_PORT in the OpenAI protocol, guarded by "
+        "Serve the model on ENGINE_BIND:ENGINE_PORT in the OpenAI protocol, guarded by "
         "ENGINE_API_KEY. MODEL_PATH names a GGUF file of your own; without it the bundled Gemma 3 "
         "270M is served. ENGINE_SLOTS requests run at once, each with a window of 8,192 tokens. "
         "SIGTERM or Ctrl-C ends it, and so does the end of the process that started it, unless "
@@ -63,7 +63,7 @@ class Command(BaseCommand):
             path = bundled_model.locate(settings.MODEL_PATH, data_dir=settings.DATA_DIR)
         except bundled_model.ModelError as error:
             raise CommandError(str(error)) from error
-        _check_port(settings.ENGINE_PORT)
+        _check_port(settings.ENGINE_BIND, settings.ENGINE_PORT)
         self.stdout.write(f"loading {path}")
         self.stdout.flush()
         with _pid_file():
@@ -102,7 +102,7 @@ def _serve(path: Path) -> Any:
 def _parameters(parameters: Any, path: Path) -> Any:
     parameters.model.path = str(path)
     parameters.model_alias = {_alias(path)}
-    parameters.hostnames = [_HOST]
+    parameters.hostnames = [settings.ENGINE_BIND]
     parameters.port = settings.ENGINE_PORT
     parameters.api_keys = [settings.ENGINE_API_KEY]
     parameters.n_parallel = settings.ENGINE_SLOTS
@@ -163,17 +163,20 @@ def _own_cgroups(cgroups: Path, membership: Path) -> list[Path]:
     return [cgroups]
 
 
-def _check_port(port: int) -> None:
+def _check_port(host: str, port: int) -> None:
     """llama.cpp's own complaint does not say what is wrong."""
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_HOST, port))
+            probe.bind((host, port))
         except PermissionError as error:
             raise CommandError(
                 f"port {port} is not for this user ({error.strerror}); set ENGINE_PORT above 1023"
             ) from error
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise CommandError(f"ENGINE_BIND: {host} is no address of this host") from error
             raise CommandError(
                 f"port {port} is taken ({error.strerror}); set ENGINE_PORT to another one"
             ) from error

@@ -5,18 +5,23 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from argparse import ArgumentParser
 from typing import Any
 
 import structlog
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
+from django.utils import timezone
 
-from monitoring import jobs
+from monitoring import job_metrics, jobs
 from monitoring.audit import sealing
+from monitoring.models import JobLease
 
 _POLL_S = 1.0
 _AFTER_FAILURE_S = 10.0
 _STOP_WITHIN_S = 10.0
+# A job may wait for others that have the processors or the database.
+_LATE_S = 120.0
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +33,17 @@ class Command(BaseCommand):
         "SIGTERM or Ctrl-C ends it after the jobs in hand."
     )
 
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--check",
+            action="store_true",
+            help="run nothing: exit code 1 unless some worker has run every job when it was due",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["check"]:
+            _check()
+            return
         try:
             sealing.warn_if_key_changed()
         except DatabaseError:  # that is away, or empty: the jobs say so
@@ -54,6 +69,22 @@ class Command(BaseCommand):
         for thread in threads:
             thread.join(max(0.0, until_s - time.monotonic()))
         log.info("worker_stopped")
+
+
+def _check() -> None:
+    """Raises CommandError where the leases say that no worker is at its jobs."""
+    try:
+        leases = {lease.name: lease for lease in JobLease.objects.all()}
+    except DatabaseError as error:
+        raise CommandError("the database does not answer, or was never migrated") from error
+    now = timezone.now()
+    for job in jobs.all_jobs():
+        lease = leases.get(job.name)
+        if lease is None:
+            raise CommandError(f"{job.name} was never run")
+        late_s = job_metrics.overdue_s(job, lease, now)
+        if late_s > _LATE_S:
+            raise CommandError(f"{job.name} has waited for a worker for {late_s:.0f} s")
 
 
 def _run_until(stop: threading.Event, job: jobs.Job) -> None:
