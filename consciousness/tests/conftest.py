@@ -24,10 +24,10 @@ from tests.stub_engine import StubEngine
 @pytest.fixture
 def impatient(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines so short that a test can wait for them to pass."""
-    settings.ENGINE_CONNECT_TIMEOUT_S = 0.3
-    settings.ENGINE_FIRST_TOKEN_TIMEOUT_S = 0.3
-    settings.ENGINE_SILENCE_TIMEOUT_S = 0.3
-    settings.ENGINE_TOTAL_TIMEOUT_S = 1.0
+    settings.ENGINE_CONNECT_TIMEOUT_S = 0.5
+    settings.ENGINE_FIRST_TOKEN_TIMEOUT_S = 0.5
+    settings.ENGINE_SILENCE_TIMEOUT_S = 0.5
+    settings.ENGINE_TOTAL_TIMEOUT_S = 1.5
     monkeypatch.setattr(engine_generation, "_IDLE_S", 0.02)
 
 
