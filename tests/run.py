@@ -30,6 +30,8 @@ _ROUND_TIMEOUT_S = 40 * 60
 
 def _run(arguments: list[str], environment: dict[str, str]) -> bool:
     command = [sys.executable, "-m", *arguments]
+    # Without bytecode every worker would compile all tests, and every process under test all code.
+    environment = {k: v for k, v in environment.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False, timeout=_ROUND_TIMEOUT_S)
     return done.returncode == 0
 
