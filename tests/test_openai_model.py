@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import openai
 import pytest
@@ -13,7 +11,7 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolPara
 from pydantic import BaseModel, Field
 
 from consciousness.bundled_model import BUNDLED_NAME
-from consciousness.tests.running_engine import STOP_TIMEOUT_S, engine_environment, start
+from consciousness.tests.running_engine import Served, served_model
 from tests.platform import running_platform
 
 pytestmark = [pytest.mark.model, pytest.mark.xdist_group("model")]
@@ -24,25 +22,10 @@ CAPITAL: list[ChatCompletionMessageParam] = [
 CLOCK: ChatCompletionToolParam = {"type": "function", "function": {"name": "get_time"}}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    url: str
-    api_key: str
-
-
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("engine")
-    environment = engine_environment(folder)
-    process = start(environment, folder / "engine.log")
-    try:
-        yield Served(
-            url=f"http://127.0.0.1:{environment['ENGINE_PORT']}",
-            api_key=environment["ENGINE_API_KEY"],
-        )
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(STOP_TIMEOUT_S)
+    with served_model(tmp_path_factory.mktemp("engine")) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,3 +94,26 @@ def start(env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
         process.wait(STOP_TIMEOUT_S)
         raise
     return process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """Where a platform finds the engine."""
+
+    url: str
+    api_key: str
+
+
+@contextlib.contextmanager
+def served_model(folder: Path, **overrides: str) -> Iterator[Served]:
+    """The bundled model behind a port of its own, ready to be asked."""
+    env = engine_environment(folder, **overrides)
+    process = start(env, folder / "engine.log")
+    try:
+        yield Served(
+            url=f"http://127.0.0.1:{env['ENGINE_PORT']}",
+            api_key=env["ENGINE_API_KEY"],
+        )
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_TIMEOUT_S)

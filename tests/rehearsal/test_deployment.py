@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from consciousness.tests.running_engine import STOP_TIMEOUT_S, engine_environment, start
+from consciousness.tests.running_engine import served_model
 from tests.chaos.grown import PROCESS
 from tests.migrated import ROOT
 from tests.platform import PASSWORD
@@ -25,31 +21,13 @@ _TIMEOUT_S = 300.0
 _CHECKS = 11  # without sslscan, which is optional
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Served:
-    url: str
-    api_key: str
-
-
-@contextlib.contextmanager
-def _bundled_model(folder: Path) -> Iterator[_Served]:
-    environment = engine_environment(folder, ENGINE_SLOTS="2")
-    process = start(environment, folder / "engine.log")
-    try:
-        yield _Served(
-            url=f"http://127.0.0.1:{environment['ENGINE_PORT']}",
-            api_key=environment["ENGINE_API_KEY"],
-        )
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(STOP_TIMEOUT_S)
-
-
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     folder = tmp_path_factory.mktemp("engine")
     # The limit that is shipped.
-    with topology(_bundled_model(folder), ENGINE_SLOTS="2", RATE_LIMIT_DEFAULT="100/m") as up:
+    with topology(
+        served_model(folder, ENGINE_SLOTS="2"), ENGINE_SLOTS="2", RATE_LIMIT_DEFAULT="100/m"
+    ) as up:
         yield up
 
 
