@@ -7,7 +7,7 @@ VENV = .venv
 UPGRADE =
 
 .DEFAULT_GOAL = help
-.PHONY: help run test coverage browser test-clients test-ops rehearse drill chaos chaos-short lint bench lock clean runtime dev
+.PHONY: help run test coverage browser test-clients test-ops rehearse drill chaos chaos-short soak lint bench lock clean runtime dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ chaos: dev ## what only a clock and broken parts can show; CHAOS_ROUNDS=5 asks m
 
 chaos-short: dev ## the two minutes of it that CI runs: killed processes, servers that are gone or hang
 	@$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos/test_crash.py tests/chaos/test_dependencies.py $(ARGS)
+
+soak: dev ## an hour of ordinary use, in which nothing may grow; SOAK_MINUTES=15 is shorter
+	@$(VENV)/bin/python -m pytest -q -s -m soak tests/chaos/test_soak.py $(ARGS)
 
 lint: dev ## every static check
 	@sh scripts/lint.sh

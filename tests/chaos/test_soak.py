@@ -1,0 +1,111 @@
+"""An hour of ordinary use: nothing grows that should not.
+
+`make soak`; SOAK_MINUTES=15 is a shorter one, whose slope says less.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import psutil
+import psycopg
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.chaos.grown import BACK_WITHIN_S, Grown, grown, within
+from tests.chaos.people import Person
+
+pytestmark = pytest.mark.soak
+
+_MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
+_USERS = 20
+_PAUSE_S = 1.0
+_SAMPLE_EVERY_S = 10.0
+_WARM_UP = 1 / 4  # of the time: pools fill, each thread makes its connection and its buffers
+_MEGABYTE = 1024 * 1024
+_RSS_SLOPE_MB_PER_H = 1.0  # SECURITY's line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Of all web processes together."""
+
+    at_s: float
+    rss_mb: float
+    files: int
+    connections: int
+
+
+def take_sample(parts: Grown, began_s: float) -> Sample:
+    workers = psutil.Process(parts.platform.pid).children()
+    return Sample(
+        at_s=time.monotonic() - began_s,
+        rss_mb=sum(worker.memory_info().rss for worker in workers) / _MEGABYTE,
+        files=sum(worker.num_fds() for worker in workers),
+        connections=database_connections(parts),
+    )
+
+
+def database_connections(parts: Grown) -> int:
+    with psycopg.connect(parts.database.superuser_url) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sovereigncore'"
+        ).fetchone()
+    assert row is not None
+    count: int = row[0]
+    return count
+
+
+def slots_in_use(parts: Grown) -> float:
+    with parts.platform.client() as http:
+        text = http.get("/metrics").text
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "sovereigncore_slots_busy":
+                return float(sample.value)
+    raise AssertionError("no metric tells the slots in use")
+
+
+def slope_per_h(samples: list[Sample]) -> float:
+    """Megabytes of RSS an hour, by the line that fits best."""
+    line = statistics.linear_regression(
+        [sample.at_s for sample in samples], [sample.rss_mb for sample in samples]
+    )
+    return line.slope * 3600
+
+
+def test_nothing_grows() -> None:
+    names = [f"person{number}" for number in range(_USERS)]
+    with grown(names, token_delay_s=0.002) as parts:
+        workers = {worker.pid for worker in psutil.Process(parts.platform.pid).children()}
+        people = [Person(parts, name, seed, pause_s=_PAUSE_S) for seed, name in enumerate(names)]
+        for person in people:
+            person.start()
+        began_s = time.monotonic()
+        samples = []
+        while time.monotonic() - began_s < _MINUTES * 60:
+            time.sleep(_SAMPLE_EVERY_S)
+            samples.append(take_sample(parts, began_s))
+        for person in people:
+            person.end()
+        for person in people:
+            person.join(60)
+            assert not person.is_alive()
+        within(BACK_WITHIN_S, lambda: slots_in_use(parts) == 0, "all slots free")
+        assert {each.pid for each in psutil.Process(parts.platform.pid).children()} == workers
+    told = sum((person.told for person in people), Counter[str]())
+    warm = [sample for sample in samples if sample.at_s > _MINUTES * 60 * _WARM_UP]
+    half = len(warm) // 2
+    slope = slope_per_h(warm)
+    print(f"{told['answers']} answers; {dict(told)}")
+    print(f"RSS {warm[0].rss_mb:.1f} to {warm[-1].rss_mb:.1f} MB: {slope:+.2f} MB/h")
+    for name in ("files", "connections"):
+        counts = [getattr(sample, name) for sample in warm]
+        print(f"{name}: {min(counts)} to {max(counts)}")
+        assert statistics.median(counts[half:]) <= statistics.median(counts[:half]) + 1, name
+    assert told["500"] == told["broken"] == 0
+    assert slope < _RSS_SLOPE_MB_PER_H
