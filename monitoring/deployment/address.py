@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.utils import timezone
 
-from monitoring.deployment import http
+from monitoring.deployment import by_http
 from monitoring.deployment.asking import Check
 from monitoring.deployment.findings import Finding, failed, not_checked, ok
 
@@ -38,10 +38,10 @@ class Address:
     def is_secured(self) -> bool:
         return self.base.startswith("https:")
 
-    def ask(self, url: str, **headers: str) -> http.Response:
-        return http.get(url, trusting=self.trusting, headers=headers)
+    def ask(self, url: str, **headers: str) -> by_http.Response:
+        return by_http.get(url, trusting=self.trusting, headers=headers)
 
-    def ask_web(self, path: str, **headers: str) -> http.Response:
+    def ask_web(self, path: str, **headers: str) -> by_http.Response:
         """Under the name that it answers to, wherever it is."""
         return self.ask(self.web + path, Host=urlsplit(self.base).netloc, **headers)
 
@@ -75,7 +75,7 @@ def checks(address: Address) -> list[Check]:
 def _reached(ask: Callable[[Address], Finding], address: Address) -> Finding:
     try:
         return ask(address)
-    except http.Unreached as error:
+    except by_http.Unreached as error:
         asked = f"{error.request.url.scheme}://{error.request.url.netloc.decode()}"
         return failed(f"{asked} does not answer: {type(error).__name__}")
 
@@ -115,7 +115,7 @@ def ask_certificate(address: Address) -> Finding:
     if why := _unasked(address, needs_tls=True):
         return not_checked(why)
     try:
-        ends_at = http.certificate_ends_at(address.base, trusting=address.trusting)
+        ends_at = by_http.certificate_ends_at(address.base, trusting=address.trusting)
     except ssl.SSLCertVerificationError as error:
         return failed(f"it is not to be trusted: {error.verify_message}")
     except OSError as error:

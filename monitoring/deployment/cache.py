@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import redis
 from django.conf import settings
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from monitoring.deployment.findings import Finding, failed, not_checked, ok
 
@@ -28,6 +28,8 @@ def ask_redis() -> Finding:
             client.ping()
         except AuthenticationError:
             return failed("Redis does not know the name or the password in REDIS_URL")
+        except RedisError as error:
+            return failed(f"Redis does not answer: {type(error).__name__}")
         if (urlsplit(settings.REDIS_URL).username or "default") == "default":
             return failed("the platform is Redis' user `default`: see docs/how-to/redis.md")
         try:

@@ -26,7 +26,7 @@ def ask_settings() -> Finding:
     ]
     if not found:
         return ok("check --deploy has nothing to say")
-    said = "; ".join(f"{message.id}: {message.msg}" for message in found)
+    said = "; ".join(f"{message.id}: {_first_sentence(message.msg)}" for message in found)
     return failed(said) if any(message.is_serious() for message in found) else warning(said)
 
 
@@ -81,3 +81,7 @@ def ask_disks() -> Finding:
     if max(used.values()) >= limits["disk_conserve_percent"]:
         return warning(f"{said}: answers are short from {limits['disk_conserve_percent']:g} % on")
     return ok(said)
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split()).partition(". ")[0].rstrip(".")

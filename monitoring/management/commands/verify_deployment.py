@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from monitoring import deployment
-from monitoring.deployment import Check, Finding, Verdict, address, http, own
+from monitoring.deployment import Check, Finding, Verdict, address, by_http, own
 from monitoring.deployment.address import Address
 
 _URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
@@ -115,6 +115,6 @@ def _trusting(file: str | None) -> ssl.SSLContext:
         authority = sys.stdin.read() if file == "-" else Path(file).read_text() if file else ""
         if file and "BEGIN CERTIFICATE" not in authority:
             raise CommandError(f"There is no certificate in {file}.")
-        return http.context_for(authority)
+        return by_http.context_for(authority)
     except (OSError, UnicodeDecodeError) as error:  # SSLError is an OSError
         raise CommandError(f"{file} holds no certificate that can be read.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import smtplib
 
 from django.conf import settings
@@ -29,7 +30,8 @@ def ask_mail() -> Finding:
     except OSError as error:  # SMTPException is one
         return failed(f"{server} takes no connection: {type(error).__name__}")
     finally:
-        connection.close()
+        with contextlib.suppress(OSError):  # a server that is away is not said good-bye to
+            connection.close()
     is_hidden = settings.EMAIL_USE_TLS or settings.EMAIL_USE_SSL
     if not is_hidden and settings.EMAIL_HOST not in _LOOPBACK:
         return warning(f"{server} answers, in the clear: use smtp+tls:// or smtp+ssl://")
