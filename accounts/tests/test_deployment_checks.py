@@ -45,9 +45,7 @@ def test_a_mail_server_that_refuses_the_login(sink: SMTPSink) -> None:
     assert finding.why == f"127.0.0.1:{sink.port} refuses the login (535)"
 
 
-def test_a_mail_server_that_says_nothing(
-    sink: SMTPSink, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mail_server_that_says_nothing(sink: SMTPSink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deployment_checks, "_TIMEOUT_S", 0.2)
     sink.behaviour = Behaviour.HANG_AT_GREETING
     finding = ask_mail()
@@ -62,9 +60,7 @@ def test_a_mail_server_that_is_away(sink: SMTPSink, settings: Settings) -> None:
     assert finding.why.endswith("takes no connection: ConnectionRefusedError")
 
 
-def test_mail_in_the_clear_to_another_host(
-    sink: SMTPSink, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mail_in_the_clear_to_another_host(sink: SMTPSink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deployment_checks, "_LOOPBACK", ())
     finding = ask_mail()
     assert finding.verdict is Verdict.WARNING

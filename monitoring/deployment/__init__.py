@@ -10,6 +10,14 @@ from monitoring.deployment.asking import Check, register, registered, run
 from monitoring.deployment.findings import Finding, Verdict, failed, not_checked, ok, warning
 
 __all__ = [
-    *("Check", "Finding", "Verdict", "failed", "not_checked", "ok"),
-    *("register", "registered", "run", "warning"),
+    "Check",
+    "Finding",
+    "Verdict",
+    "failed",
+    "not_checked",
+    "ok",
+    "register",
+    "registered",
+    "run",
+    "warning",
 ]

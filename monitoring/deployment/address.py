@@ -26,7 +26,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """`web`: a web process itself; `base`: PUBLIC_BASE_URL; `plain`: where plain HTTP is answered."""
+    """`web`: a web process itself; `base`: PUBLIC_BASE_URL; `plain`: plain HTTP there."""
 
     web: str
     base: str

@@ -58,8 +58,8 @@ def ask_roles() -> Finding:
         return ok(f"{name} can add to the audit trail and not change it")
     if not writers:
         return warning(
-            f"web processes have no role but the owner's, {name}: whoever takes one over can rewrite"
-            " the audit trail. See docs/how-to/postgresql.md"
+            f"web processes have no role but the owner's, {name}: whoever takes one over can"
+            " rewrite the audit trail. See docs/how-to/postgresql.md"
         )
     names = ", ".join(writer for writer, _, _ in writers)
     if not any(count for _, _, count in writers):
@@ -70,5 +70,7 @@ def ask_roles() -> Finding:
 def ask_triggers() -> Finding:
     missing = append_only.missing(connection)
     if missing:
-        return failed(f"the audit trail can be changed, for these are missing: {', '.join(missing)}")
+        return failed(
+            f"the audit trail can be changed, for these are missing: {', '.join(missing)}"
+        )
     return ok("the audit trail is append-only")

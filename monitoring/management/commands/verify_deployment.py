@@ -84,9 +84,7 @@ class Command(BaseCommand):
         self.stdout.write(f"{finding.verdict:<11}  {check.name:<17}  {_line(finding.why)}")
         self.stdout.flush()  # each when it is known: some wait
 
-    def _write_json(
-        self, findings: list[tuple[Check, Finding]], counts: Counter[Verdict]
-    ) -> None:
+    def _write_json(self, findings: list[tuple[Check, Finding]], counts: Counter[Verdict]) -> None:
         said = {
             "address": settings.PUBLIC_BASE_URL,
             "version": settings.VERSION,
