@@ -50,7 +50,7 @@ def test_a_mail_server_that_says_nothing(sink: SMTPSink, monkeypatch: pytest.Mon
     sink.behaviour = Behaviour.HANG_AT_GREETING
     finding = ask_mail()
     assert finding.verdict is Verdict.FAILED
-    assert finding.why == f"127.0.0.1:{sink.port} takes no connection: TimeoutError"
+    assert finding.why == f"127.0.0.1:{sink.port} takes no connection: SMTPServerDisconnected"
 
 
 def test_a_mail_server_that_is_away(sink: SMTPSink, settings: Settings) -> None:

@@ -11,7 +11,8 @@ import httpx2
 
 TIMEOUT_S = 5.0  # to connect, and between two pieces of an answer
 
-Response, Unreached = httpx2.Response, httpx2.TransportError
+Response = httpx2.Response
+Unreached = httpx2.TransportError
 
 
 def context_for(authority: str) -> ssl.SSLContext:

@@ -33,7 +33,7 @@ def ask_redis() -> Finding:
         if (urlsplit(settings.REDIS_URL).username or "default") == "default":
             return failed("the platform is Redis' user `default`: see docs/how-to/redis.md")
         try:
-            client.execute_command("CONFIG", "GET", "maxmemory")
+            client.config_get("maxmemory")
         except ResponseError:  # NoPermissionError is one
             return ok("answers; the platform's user cannot configure it")
     return failed("the platform's user can configure Redis: see docs/how-to/redis.md")

@@ -249,7 +249,7 @@ def test_what_is_not_asked_says_why(asked: Address, plain: Front, settings: Sett
     ("bind", "web"),
     [
         ("127.0.0.1", "http://127.0.0.1:8999"),
-        ("0.0.0.0", "http://127.0.0.1:8999"),
+        ("0.0.0.0", "http://127.0.0.1:8999"),  # noqa: S104
         ("::", "http://[::1]:8999"),
         ("10.0.0.7", "http://10.0.0.7:8999"),
     ],

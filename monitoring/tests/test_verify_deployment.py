@@ -122,7 +122,7 @@ def test_options(asked: list[address.Address], settings: Settings) -> None:
     verify("--no-public", "--http", "http://10.0.0.1:81", "--web", "http://api:8528/")
     settings.SERVED_BY_TLS = False
     verify()
-    first, second, third = asked
+    first, second, _ = asked
     assert (first.base, first.plain) == ("https://ai.your.org:8443", "http://ai.your.org")
     assert first.web == "http://127.0.0.1:8528"
     assert (second.plain, second.web) == ("http://10.0.0.1:81", "http://api:8528")
