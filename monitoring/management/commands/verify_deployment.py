@@ -66,7 +66,9 @@ class Command(BaseCommand):
             trusting=_trusting(options["ca"]),
         )
         findings: list[tuple[Check, Finding]] = []
-        for check in (*own.CHECKS, *deployment.registered(), *address.checks(asked)):
+        # Web processes first: those that nobody asked before connect to the database then, which
+        # the check of its roles looks for.
+        for check in (*address.checks(asked), *own.CHECKS, *deployment.registered()):
             findings.append((check, deployment.run(check)))
             if not options["json"]:
                 self._write_line(*findings[-1])
