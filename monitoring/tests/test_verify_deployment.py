@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import ssl
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.x509 import DNSName
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from monitoring import deployment
 from monitoring.deployment import Check, Verdict, address, asking, own, run
+from tests.certificates import self_signed
 from tests.platform import free_port
 
 GOOD = Check(name="good", ask=lambda: deployment.ok("as it\nshould be"))
@@ -137,6 +140,17 @@ def test_an_authority_that_is_none(tmp_path: Path, content: str | None) -> None:
         file.write_text(content)
     with pytest.raises(CommandError, match=str(file)):
         verify("--ca", str(file))
+
+
+def test_an_authority_from_standard_input(
+    asked: list[address.Address], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem = self_signed(DNSName("ai.your.org"), tmp_path / "both.pem")
+    monkeypatch.setattr("sys.stdin", io.StringIO(pem))
+    verify("--ca", "-")
+    # That one, and not the system's besides.
+    (trusted,) = asked[0].trusting.get_ca_certs(binary_form=True)
+    assert ssl.DER_cert_to_PEM_cert(trusted) == pem
 
 
 @pytest.mark.parametrize("url", ["api:8528", "ftp://api", "http://user:word@api", "http://api/x"])
