@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from monitoring.deployment.findings import Finding, failed
 
@@ -58,5 +58,8 @@ def run(check: Check, *, deadline_s: float = DEADLINE_S) -> Finding:
 def _answer(check: Check) -> Finding:
     try:
         return check.ask()
+    except DatabaseError as error:
+        name = type(error).__name__
+        return failed(f"the database does not answer, or was never migrated: {name}")
     except Exception as error:  # by its name alone: its text may hold what a server repeated
         return failed(f"could not be asked: {type(error).__name__}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import ssl
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography.x509 import DNSName
 from django.core.management import CommandError, call_command
+from django.db import DatabaseError, connection
 from pytest_django import Settings
 
 from monitoring import deployment
@@ -91,6 +91,20 @@ def test_what_a_check_does_not_expect_is_a_failure(asks_elsewhere: bool) -> None
     assert finding == deployment.failed("could not be asked: ConnectionResetError")
 
 
+@pytest.mark.django_db
+def test_without_a_database_every_check_that_needs_one_says_so() -> None:
+    def fail(*_: Any) -> None:
+        raise DatabaseError("no such role: owner")
+
+    needing = ("clock", "migrations", "audit triggers", "audit trail", "worker", "administrators")
+    checks = {check.name: check for check in (*own.CHECKS, *deployment.registered())}
+    with connection.execute_wrapper(fail):
+        for name in needing:
+            assert run(checks[name]) == deployment.failed(
+                "the database does not answer, or was never migrated: DatabaseError"
+            )
+
+
 def test_what_hangs_is_given_up() -> None:
     over = threading.Event()
 
@@ -149,8 +163,7 @@ def test_an_authority_from_standard_input(
     monkeypatch.setattr("sys.stdin", io.StringIO(pem))
     verify("--ca", "-")
     # That one, and not the system's besides.
-    (trusted,) = asked[0].trusting.get_ca_certs(binary_form=True)
-    assert ssl.DER_cert_to_PEM_cert(trusted) == pem
+    assert asked[0].trusting.cert_store_stats()["x509"] == 1
 
 
 @pytest.mark.parametrize("url", ["api:8528", "ftp://api", "http://user:word@api", "http://api/x"])
