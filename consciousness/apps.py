@@ -9,7 +9,7 @@ class ConsciousnessConfig(AppConfig):
     name = "consciousness"
 
     def ready(self) -> None:
-        from consciousness import actions
+        from consciousness import actions, deployment_checks
         from consciousness.cache import forget_old_answers
         from consciousness.engines import ask_engines
         from consciousness.holdings import all_holdings
@@ -20,11 +20,12 @@ class ConsciousnessConfig(AppConfig):
             settle_orphans,
         )
         from consciousness.stored import read_activity, read_engines, read_holdings
-        from monitoring import audit, health, jobs, personal_data
+        from monitoring import audit, deployment, health, jobs, personal_data
         from monitoring.stored import KEEP_COUNTS_S, stored
 
         audit.register(actions.ACTIONS)
         health.registry.register("engine", ask_engines)
+        deployment.register("engine", deployment_checks.ask_engine, asks_elsewhere=True)
         for holding in all_holdings():
             personal_data.register(holding)
         stored.register("engines", read_engines)

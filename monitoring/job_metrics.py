@@ -15,6 +15,8 @@ from monitoring.models import JobLease
 
 # The overdue seconds of a job that was never run count from here: nobody knows since when it waits.
 _started_s = time.monotonic()
+# A job may wait for others that have the processors or the database.
+_LATE_S = 120.0
 
 
 def read() -> Iterator[Metric]:
@@ -50,3 +52,17 @@ def overdue_s(job: Job, lease: JobLease | None, now: datetime) -> float:
         return 0.0
     had_to_begin_at = lease.due_at + (job.longest_pause - job.interval)
     return max(0.0, (now - had_to_begin_at).total_seconds())
+
+
+def complaint() -> str:
+    """Why it looks as if no worker were at its jobs, or an empty string. Raises DatabaseError."""
+    leases = {lease.name: lease for lease in JobLease.objects.all()}
+    now = timezone.now()
+    for job in all_jobs():
+        lease = leases.get(job.name)
+        if lease is None:
+            return f"{job.name} was never run"
+        late_s = overdue_s(job, lease, now)
+        if late_s > _LATE_S:
+            return f"{job.name} has waited for a worker for {late_s:.0f} s"
+    return ""

@@ -45,7 +45,7 @@ class HostSensors:
     def read(self) -> HostReadings:
         cpu, engine_cpu = self._cpu()
         used, limit = _memory()
-        disk_percent, disk_free = _disk(settings.DATA_DIR)
+        disk_percent, disk_free = disk_use(settings.DATA_DIR)
         return HostReadings(
             cpu_percent=cpu,
             engine_cpu_percent=engine_cpu,
@@ -134,7 +134,8 @@ def _cgroup_memory(folder: Path) -> tuple[int, int] | None:
         return None
 
 
-def _disk(folder: Path) -> tuple[float | None, int | None]:
+def disk_use(folder: Path) -> tuple[float | None, int | None]:
+    """Percent in use and bytes free of the disk that `folder` is on; None where nobody can tell."""
     try:
         usage = psutil.disk_usage(str(folder))
     except OSError:

@@ -385,3 +385,60 @@ def rights_on_the_trail(installed: Installed) -> dict[str, list[str]]:
             table: [right for (right,) in owner.execute(query, [table, APP])]
             for table in (EVENTS, SEALS, ARCHIVES)
         }
+
+
+def verify(environment: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """What `verify_deployment` finds: (verdict, why) by the check's name."""
+    done = manage(environment, "verify_deployment", "--json")
+    secret = [environment[name] for name in ("METRICS_TOKEN", "BACKUP_KEY", "AUDIT_KEY")]
+    passwords = [urlsplit(environment[name]).password for name in ("DATABASE_URL", "REDIS_URL")]
+    for word in (*secret, *passwords, "of-the-mailbox"):
+        assert word is not None
+        assert word not in done.stdout + done.stderr
+    checks = json.loads(done.stdout)["checks"]
+    return {check["name"]: (check["verdict"], check["why"]) for check in checks}
+
+
+def test_the_operators_checklist_knows_who_may_what(installed: Installed) -> None:
+    apps = installed.platform.environment
+    owners = {**apps, "DATABASE_URL": installed.server.url_of(OWNER)}
+    installed.housekeeping()
+    with installed.platform.client() as http:
+        call(http, "GET", "/ready")  # its pool has a connection from then on
+    found = verify(owners)
+    assert found["database roles"] == (
+        "ok",
+        f"web processes connect as {APP}, which cannot change the audit trail",
+    )
+    well = {
+        *("clock", "migrations", "audit triggers", "audit trail", "redis", "worker", "mail"),
+        *("engine", "web process", "metrics token"),
+    }
+    assert {name: found[name] for name in well if found[name][0] != "ok"} == {}
+    assert verify(apps)["database roles"] == (
+        "ok",
+        f"{APP} can add to the audit trail and not change it",
+    )
+    with installed.server.connect(OWNER) as connection:
+        connection.execute(f"GRANT UPDATE ON {EVENTS} TO {APP}")
+    try:
+        for environment in (owners, apps):
+            assert verify(environment)["database roles"] == (
+                "failed",
+                f"{APP} can change the audit trail: run roles.sql again",
+            )
+    finally:
+        installed.server.make_roles()
+    superusers = verify({**apps, "DATABASE_URL": installed.server.superuser_url})
+    assert superusers["database roles"][0] == "failed"
+    assert "a superuser" in superusers["database roles"][1]
+    installed.platform.stop()
+    try:
+        stopped = verify(owners)
+    finally:
+        installed.platform.start_again()
+    assert stopped["web process"][0] == "failed"
+    assert stopped["database roles"] == (
+        "warning",
+        f"nobody is connected as {APP}: do web processes use the owner's role?",
+    )

@@ -153,7 +153,7 @@ def write() -> Checkpoint | None:
         return None
     before = newest()
     if before is not None:
-        _check_agreement(before, head)
+        check_agreement(before, head)
         if before.seal == head.seal:
             return None
     key = signing.signing_key()
@@ -170,7 +170,8 @@ def write() -> Checkpoint | None:
     return checkpoint
 
 
-def _check_agreement(checkpoint: Checkpoint, head: chaining.Head) -> None:
+def check_agreement(checkpoint: Checkpoint, head: chaining.Head) -> None:
+    """Raises CheckpointConflict."""
     if checkpoint.seal > head.seal:
         raise CheckpointConflict(
             f"The trail ends at seal {head.seal}; seal {checkpoint.seal} was written down at"

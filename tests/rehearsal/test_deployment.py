@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from consciousness.tests.running_engine import served_model
 from tests.chaos.grown import PROCESS
-from tests.migrated import ROOT
+from tests.migrated import ROOT, manage
 from tests.platform import PASSWORD
 from tests.rehearsal.topology import Topology, topology
 
@@ -73,6 +75,34 @@ def test_all_is_as_the_script_asks(parts: Topology, account: str) -> None:
     logins = [entry for entry in nginx.log() if entry["path"] == "/api/v1/auth/token"]
     ports = {entry["upstream"] for entry in logins if entry["status"] == 401}
     assert ports == {f"127.0.0.1:{web.port}" for web in parts.webs}
+
+
+def _verify(parts: Topology, *arguments: str) -> dict[str, tuple[str, str]]:
+    """What `verify_deployment` finds: (verdict, why) by the check's name."""
+    asked = ("--json", "--http", parts.nginx.http_url, "--web", parts.webs[0].url, *arguments)
+    done = manage(parts.environment, "verify_deployment", *asked)
+    checks = json.loads(done.stdout)["checks"]
+    return {check["name"]: (check["verdict"], check["why"]) for check in checks}
+
+
+def test_all_is_as_the_checklist_asks(parts: Topology) -> None:
+    """The worker's first seal and backup take a moment."""
+    parts.manage("bootstrap")
+    authority = ("--ca", str(parts.nginx.authority))
+    until_s = time.monotonic() + _TIMEOUT_S
+    found = _verify(parts, *authority)
+    while {found["backup"][0], found["audit trail"][0]} != {"ok"} and time.monotonic() < until_s:
+        found = _verify(parts, *authority)
+    print(found)
+    assert {name: why for name, (verdict, why) in found.items() if verdict == "failed"} == {}
+    assert {name for name, (verdict, _) in found.items() if verdict == "not checked"} == {
+        *("settings file", "mail")
+    }
+    assert {name for name, (verdict, _) in found.items() if verdict == "warning"} == {
+        *("backup place", "administrators")
+    }
+    stranger = _verify(parts)
+    assert stranger["certificate"][0] == stranger["public address"][0] == "failed"
 
 
 def test_the_script_notices_what_is_wrong(parts: Topology, account: str) -> None:

@@ -11,17 +11,13 @@ from typing import Any
 import structlog
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
-from django.utils import timezone
 
 from monitoring import job_metrics, jobs
 from monitoring.audit import sealing
-from monitoring.models import JobLease
 
 _POLL_S = 1.0
 _AFTER_FAILURE_S = 10.0
 _STOP_WITHIN_S = 10.0
-# A job may wait for others that have the processors or the database.
-_LATE_S = 120.0
 
 log = structlog.get_logger(__name__)
 
@@ -74,17 +70,11 @@ class Command(BaseCommand):
 def _check() -> None:
     """Raises CommandError where the leases say that no worker is at its jobs."""
     try:
-        leases = {lease.name: lease for lease in JobLease.objects.all()}
+        complaint = job_metrics.complaint()
     except DatabaseError as error:
         raise CommandError("the database does not answer, or was never migrated") from error
-    now = timezone.now()
-    for job in jobs.all_jobs():
-        lease = leases.get(job.name)
-        if lease is None:
-            raise CommandError(f"{job.name} was never run")
-        late_s = job_metrics.overdue_s(job, lease, now)
-        if late_s > _LATE_S:
-            raise CommandError(f"{job.name} has waited for a worker for {late_s:.0f} s")
+    if complaint:
+        raise CommandError(complaint)
 
 
 def _run_until(stop: threading.Event, job: jobs.Job) -> None:
