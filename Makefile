@@ -5,9 +5,13 @@ SHELL = /bin/sh
 VENV = .venv
 # For `make lock UPGRADE=--upgrade`, which takes newer versions instead of the pinned ones.
 UPGRADE =
+# For `make load`: whom, how many callers, and for how long.
+HOST = http://127.0.0.1:8528
+USERS = 20
+TIME = 60s
 
 .DEFAULT_GOAL = help
-.PHONY: help run test coverage browser test-clients test-ops rehearse drill chaos chaos-short lint bench lock clean runtime dev
+.PHONY: help run test coverage browser test-clients test-ops rehearse drill chaos chaos-short load test-load lint bench lock clean runtime dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +48,15 @@ chaos: dev ## what only a clock and broken parts can show; CHAOS_ROUNDS=5 asks m
 chaos-short: dev ## the two minutes of it that CI runs: killed processes, servers that are gone or hang
 	@$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos/test_crash.py tests/chaos/test_dependencies.py $(ARGS)
 
+load: dev ## USERS=20 callers on HOST=http://127.0.0.1:8528 for TIME=60s, by Locust
+	@sh scripts/venv.sh load
+	@$(VENV)/bin/locust -f tests/load/locustfile.py --headless --host $(HOST) --users $(USERS) \
+		--spawn-rate 5 --run-time $(TIME) --stop-timeout 60 --only-summary $(ARGS)
+
+test-load: dev ## a few of those callers for a few seconds: do they do what they say?
+	@sh scripts/venv.sh load
+	@$(VENV)/bin/python -m pytest -q -m load tests/load $(ARGS)
+
 lint: dev ## every static check
 	@sh scripts/lint.sh
 
@@ -51,7 +64,7 @@ bench: dev ## measure what the platform costs
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
 
 lock: dev ## pin what the requirements*.in files ask for
-	@for name in requirements requirements-engine requirements-dev requirements-browser requirements-clients; do \
+	@for name in requirements requirements-engine requirements-dev requirements-browser requirements-clients requirements-load; do \
 		$(VENV)/bin/uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes \
 			$(UPGRADE) $$name.in -o $$name.txt || exit 1; \
 	done

@@ -20,7 +20,7 @@ REPORTS = ROOT / "reports"
 # What does not depend on the database or the cache runs in the first round alone.
 _FIRST_ROUND = (
     # These have make targets of their own.
-    "not browser and not chaos and not clients and not ops and not rehearsal"
+    "not browser and not chaos and not clients and not load and not ops and not rehearsal"
 )
 _SECOND_ROUND = f"{_FIRST_ROUND} and not model and not launcher and not once"
 # More workers than there are processors: many tests wait for servers and clocks.
