@@ -1,7 +1,7 @@
 """Callers for Locust: people who log in, look around, ask and stream, and programs with a key.
 
-Each caller makes an account of its own when it begins and erases it when it ends, so the server has to
-let anybody register, and its limits have to be as high as the load is to be: see
+Each caller makes an account of its own when it begins and erases it when it ends, so the server has
+to let anybody register, and its limits have to be as high as the load is to be: see
 docs/how-to/test.md. A request that is refused is a failure here, whatever the reason.
 """
 
@@ -87,7 +87,9 @@ class Person(Caller):
     @task(4)
     def look_around(self) -> None:
         self.client.get(f"{API}/consciousness/state")
-        self.client.get(f"{API}/consciousness/queries?limit=20", name=f"{API}/consciousness/queries")
+        self.client.get(
+            f"{API}/consciousness/queries?limit=20", name=f"{API}/consciousness/queries"
+        )
         self.client.get(f"{API}/usage")
 
     @task(3)
@@ -103,9 +105,7 @@ class Person(Caller):
     @task(1)
     def refresh(self) -> None:
         old = {"refresh_token": self.pair["refresh_token"]}
-        with self.client.post(
-            f"{API}/auth/token/refresh", json=old, catch_response=True
-        ) as reply:
+        with self.client.post(f"{API}/auth/token/refresh", json=old, catch_response=True) as reply:
             if reply.ok:
                 self.pair = reply.json()
                 self.show(self.pair["access_token"])
