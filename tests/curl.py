@@ -1,6 +1,6 @@
 """What the pages and the printed commands need of curl, for machines that have none.
 
-`with_curl` gives a search path on which there is one; the program itself stands at the end.
+`with_curl` gives a search path on which there is one; `main` is the program.
 """
 
 from __future__ import annotations

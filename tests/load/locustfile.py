@@ -14,7 +14,7 @@ import time
 import uuid
 from typing import Any
 
-from locust import HttpUser, between, task
+from locust import HttpUser, between
 from locust.exception import StopUser
 
 API = "/api/v1"
@@ -26,7 +26,7 @@ _BUSY = 503
 _ATTEMPTS = 30
 
 
-class Caller(HttpUser):
+class Caller(HttpUser):  # type: ignore[misc]
     """One with an account, and what all of them do."""
 
     abstract = True
@@ -84,7 +84,6 @@ class Person(Caller):
 
     weight = 3
 
-    @task(4)
     def look_around(self) -> None:
         self.client.get(f"{API}/consciousness/state")
         self.client.get(
@@ -92,17 +91,14 @@ class Person(Caller):
         )
         self.client.get(f"{API}/usage")
 
-    @task(3)
     def ask(self) -> None:
         question = {"prompt": f"Count to 5. {uuid.uuid4()}", "max_tokens": 50}
         self.client.post(f"{API}/consciousness/process", json=question)
 
-    @task(2)
     def ask_for_a_stream(self) -> None:
         question = {"prompt": f"Count to 20. {uuid.uuid4()}", "max_tokens": 100}
         self.stream(f"{API}/consciousness/process", question, last="event: done")
 
-    @task(1)
     def refresh(self) -> None:
         old = {"refresh_token": self.pair["refresh_token"]}
         with self.client.post(f"{API}/auth/token/refresh", json=old, catch_response=True) as reply:
@@ -110,10 +106,12 @@ class Person(Caller):
                 self.pair = reply.json()
                 self.show(self.pair["access_token"])
 
-    @task(1)
     def leave_and_come_back(self) -> None:
         self.client.post(f"{API}/auth/logout")
         self.log_in()
+
+    # How often each is done beside the others.
+    tasks = {look_around: 4, ask: 3, ask_for_a_stream: 2, refresh: 1, leave_and_come_back: 1}
 
 
 class Program(Caller):
@@ -131,12 +129,12 @@ class Program(Caller):
         said = {"role": "user", "content": f"{text} {uuid.uuid4()}"}
         return {"model": self.model, "messages": [said], "max_tokens": 50}
 
-    @task(2)
     def talk(self) -> None:
         with self.client.post(CHAT, json=self.chat("Count to 5."), catch_response=True) as reply:
             if reply.ok and not json.loads(reply.content)["choices"]:
                 reply.failure("no choice")
 
-    @task(1)
     def talk_in_a_stream(self) -> None:
         self.stream(CHAT, self.chat("Count to 20."), last="data: [DONE]")
+
+    tasks = {talk: 2, talk_in_a_stream: 1}
