@@ -5,9 +5,13 @@ SHELL = /bin/sh
 VENV = .venv
 # For `make lock UPGRADE=--upgrade`, which takes newer versions instead of the pinned ones.
 UPGRADE =
+# For `make load`: whom, how many callers, and for how long.
+HOST = http://127.0.0.1:8528
+USERS = 20
+TIME = 60s
 
 .DEFAULT_GOAL = help
-.PHONY: help run test coverage browser test-clients test-ops rehearse drill chaos chaos-short soak lint bench lock clean runtime dev
+.PHONY: help run test coverage browser test-clients test-ops rehearse drill chaos chaos-short soak load test-load lint bench lock clean runtime dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +51,15 @@ chaos-short: dev ## the two minutes of it that CI runs: killed processes, server
 soak: dev ## an hour of ordinary use, in which nothing may grow; SOAK_MINUTES=15 is shorter
 	@$(VENV)/bin/python -m pytest -q -s -m soak tests/chaos/test_soak.py $(ARGS)
 
+load: dev ## USERS=20 callers on HOST=http://127.0.0.1:8528 for TIME=60s, by Locust
+	@sh scripts/venv.sh load
+	@$(VENV)/bin/locust -f tests/load/locustfile.py --headless --host $(HOST) --users $(USERS) \
+		--spawn-rate 5 --run-time $(TIME) --stop-timeout 60 --only-summary $(ARGS)
+
+test-load: dev ## a few of those callers for a few seconds: do they do what they say?
+	@sh scripts/venv.sh load
+	@$(VENV)/bin/python -m pytest -q -m load tests/load $(ARGS)
+
 lint: dev ## every static check
 	@sh scripts/lint.sh
 
@@ -54,7 +67,7 @@ bench: dev ## measure what the platform costs
 	@$(VENV)/bin/python -m tests.bench $(ARGS)
 
 lock: dev ## pin what the requirements*.in files ask for
-	@for name in requirements requirements-engine requirements-dev requirements-browser requirements-clients; do \
+	@for name in requirements requirements-engine requirements-dev requirements-browser requirements-clients requirements-load; do \
 		$(VENV)/bin/uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes \
 			$(UPGRADE) $$name.in -o $$name.txt || exit 1; \
 	done

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make or mend .venv: `sh scripts/venv.sh runtime`, `… dev`, `… browser` or `… clients`. Quick and
-# silent when all is well.
+# Make or mend .venv: `sh scripts/venv.sh runtime`, `… dev`, `… browser`, `… clients` or `… load`. Quick
+# and silent when all is well.
 #
 # PYTHON may name the interpreter; otherwise the first that really runs and is new enough is taken.
 set -eu
@@ -82,11 +82,12 @@ exec 9<requirements.txt
 ! command -v flock >/dev/null 2>&1 || flock 9
 
 case ${1:-} in
-runtime | dev | browser | clients) ;;
-*) fail "usage: sh scripts/venv.sh runtime|dev|browser|clients" ;;
+runtime | dev | browser | clients | load) ;;
+*) fail "usage: sh scripts/venv.sh runtime|dev|browser|clients|load" ;;
 esac
 ensure_venv
 install runtime requirements.txt requirements-engine.txt
 [ "$1" = runtime ] || install dev requirements-dev.txt
 [ "$1" != browser ] || install browser requirements-browser.txt
 [ "$1" != clients ] || install clients requirements-clients.txt
+[ "$1" != load ] || install load requirements-load.txt

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,31 +15,13 @@ from pathlib import Path
 
 import psutil
 
+from tests.curl import with_curl
 from tests.platform import free_port
 from tests.test_env_example import documented
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
-
-# What the printed commands need of curl, for machines that have none.
-_CURL = f"""#!{sys.executable}
-import sys, httpx2
-url, headers, data, words = "", {{}}, None, iter(sys.argv[1:])
-for word in words:
-    if word == "-H":
-        headers.update([next(words).split(": ", 1)])
-    elif word == "--data-urlencode" or (word == "-d" and not headers):
-        data = {{**(data or {{}}), **dict([next(words).split("=", 1)])}}
-    elif word == "-d":
-        data = next(words)
-    elif word in ("-w", "--noproxy"):
-        next(words)
-    elif not word.startswith("-"):
-        url = word
-kind = "content" if isinstance(data, str) else "data"
-print(httpx2.post(url, headers=headers, trust_env=False, timeout=60, **{{kind: data}}).text)
-"""
 
 
 @dataclass
@@ -150,13 +131,10 @@ def paste(commands: list[str], folder: Path) -> subprocess.CompletedProcess[str]
     """Run what the terminal showed in a shell that knows nothing else."""
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
-    if shutil.which("curl") is None:
-        (programs / "curl").write_text(_CURL)
-        (programs / "curl").chmod(0o755)
     return subprocess.run(
         ["/bin/sh"],
         input="\n".join(commands),
-        env={"PATH": f"{programs}:{os.environ['PATH']}"},
+        env={"PATH": with_curl(programs)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -17,11 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "reports"
+_OWN_TARGETS = ("browser", "chaos", "clients", "load", "ops", "rehearsal", "soak")
+_FIRST_ROUND = " and ".join(f"not {marker}" for marker in _OWN_TARGETS)
 # What does not depend on the database or the cache runs in the first round alone.
-_FIRST_ROUND = (
-    # These have make targets of their own.
-    "not browser and not chaos and not clients and not ops and not rehearsal and not soak"
-)
 _SECOND_ROUND = f"{_FIRST_ROUND} and not model and not launcher and not once"
 # More workers than there are processors: many tests wait for servers and clocks.
 _PYTEST = ("pytest", "-n", "3", "--dist", "loadgroup", "-q")

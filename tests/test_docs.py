@@ -78,3 +78,27 @@ def test_make_targets_that_the_pages_name_exist() -> None:
         )
         assert named
         assert named <= targets
+
+
+def test_every_test_that_the_pages_name_exists() -> None:
+    """And all ten of OWASP's risks have some."""
+    named = [
+        (page.name, path, test)
+        for page in ROOT.glob("docs/**/*.md")
+        for path, test in re.findall(r"`([\w/]+\.py)::(\w+)`", page.read_text())
+    ]
+    missing = [
+        f"{page}: {path}::{test}"
+        for page, path, test in named
+        if not re.search(rf"^\s*def {test}\(", (ROOT / path).read_text(), flags=re.MULTILINE)
+    ]
+    assert missing == []
+    risks = re.split(r"^## ", (ROOT / "docs/explanation/owasp.md").read_text(), flags=re.MULTILINE)
+    assert [risk.split()[0] for risk in risks[1:]] == [f"API{number}" for number in range(1, 11)]
+    assert all("::" in risk for risk in risks[1:])
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    pages = {str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md")}
+    assert pages - set(re.findall(r"\]\(([^)#]+)", readme)) == set()
