@@ -90,7 +90,9 @@ class Unpacked:
 
     def load(self, name: str, blocks: Iterator[bytes]) -> None:
         path = self._folder / _checked(name)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One by one: `parents=True` would leave all but the last to the umask.
+        for parent in reversed(path.relative_to(self._folder).parents):
+            (self._folder / parent).mkdir(mode=0o700, exist_ok=True)
         seen = Digesting()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -116,6 +116,20 @@ def test_extensions_and_rights_on_the_schema_stay(both: BaseDatabaseWrapper) -> 
     assert ask(both, rights) == before
 
 
+def test_what_belongs_to_somebody_else_stays(
+    both: BaseDatabaseWrapper, server: PostgresServer
+) -> None:
+    with psycopg.connect(server.superuser_url, autocommit=True) as superuser:
+        superuser.execute("CREATE TABLE public.theirs AS SELECT 'theirs' AS text")
+        superuser.execute("GRANT SELECT ON public.theirs TO PUBLIC")
+        superuser.execute("CREATE FUNCTION public.one() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    aside = place.exchange(both, successor=SCRATCH, stamp="1")
+    assert ask(both, "SELECT text FROM public.theirs") == [("theirs",)]
+    assert ask(both, "SELECT public.one()") == [(1,)]
+    assert ask(both, "SELECT text FROM public.said") == [("new",)]
+    assert ask(both, f"SELECT text FROM {aside}.said") == [("old",)]
+
+
 def test_what_cannot_be_moved_leaves_all_as_it_was(both: BaseDatabaseWrapper) -> None:
     ask(both, "CREATE EXTENSION pg_trgm")
     ask(
@@ -174,3 +188,11 @@ def test_whoever_is_connected_is_named(
         with pytest.raises(DatabaseInUse, match=f"a report .user sovereigncore.*process {pid}"):
             place.refuse_if_used(wrapper)
     place.refuse_if_used(wrapper)
+
+
+def test_of_another_role_no_address_is_made_up(
+    wrapper: BaseDatabaseWrapper, server: PostgresServer
+) -> None:
+    with psycopg.connect(server.superuser_url, autocommit=True):
+        with pytest.raises(DatabaseInUse, match=r"\(user postgres, address not shown, process \d"):
+            place.refuse_if_used(wrapper)

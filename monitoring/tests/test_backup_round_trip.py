@@ -239,6 +239,8 @@ def test_checkpoints_of_the_audit_trail_go_with_the_database(settings: Settings)
     (folder / "another").write_text("later")
     restored = restore(path)
     assert texts(folder) == {"checkpoints": "as it was", "archive/rows": "old"}
+    modes = {stat.S_IMODE(each.stat().st_mode) for each in (folder, folder / "archive")}
+    assert modes == {0o700}
     call_command("restore", undo=restored.aside, yes=True)
     assert texts(folder) == {"checkpoints": "later", "another": "later", "archive/rows": "old"}
 
