@@ -25,8 +25,8 @@ _SUCCESSORS = (SCRATCH, ASIDE)  # what may take the place of the database
 _LEAVING_S, _POLL_S = 2.0, 0.1
 _LOCK_TIMEOUT = "10s"
 _LOCK_SPACE = 0x5C0B  # of advisory locks, ours
-# A role that may not use the schema, as postgres_exporter's, has nothing of it open. Of other roles'
-# sessions the server tells the owner neither the start nor the address.
+# A role that may not use the schema, as postgres_exporter's, has nothing of it open. Of sessions of
+# other roles the server tells the owner neither the start nor the address.
 _OTHERS = """
     SELECT pid, usename, coalesce(nullif(application_name, ''), 'no name'),
            CASE WHEN backend_start IS NULL THEN 'address not shown'
@@ -41,8 +41,8 @@ _IS_NO_EXTENSIONS = """
     NOT EXISTS (SELECT 1 FROM pg_depend d
                 WHERE d.objid = o.oid AND d.classid = %s::regclass AND d.deptype = 'e')
 """
-# What is moved by itself; indexes, sequences of columns, triggers and row types go with tables. What
-# belongs to a role that is not ours we may not move: it stays, as extensions do.
+# What is moved by itself; indexes, sequences of columns, triggers and row types go with tables.
+# What belongs to a role that is not ours we may not move: it stays, as extensions do.
 _RELATIONS = f"""
     SELECT CASE o.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
                           WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE'

@@ -95,15 +95,14 @@ def test_sealed_rows_alone_verify_without_a_secret(ids: list[int], tmp_path: Pat
 def test_what_came_after_it_is_told_and_no_fault(ids: list[int], tmp_path: Path) -> None:
     path = tmp_path / "trail.jsonl"
     export(path, "--since", "2026-01-31T13:00:00Z", "--until", "2026-01-31T13:30:00Z")
-    newest = list(checkpoints.lines(checkpoints.path()))[-1]
-    at = json.loads(newest)["at"]
+    line = json.loads(list(checkpoints.lines(checkpoints.path()))[-1])
+    newest = f"seal 3 with row {ids[11]} was written down at {line['at']}"
     for arguments in ([], ["--without-key"]):
         said = verified("--file", str(path), *arguments)
         assert (said["seals"], said["unverified"]) == (1, 0)
         assert said["notes"] == [
             "What was before seal 2 is not in this file.",
-            "What came after seal 2 is not in this file:"
-            f" seal 3 with row {ids[11]} was written down at {at}.",
+            f"What came after seal 2 is not in this file: {newest}.",
         ]
 
 

@@ -193,6 +193,8 @@ def test_whoever_is_connected_is_named(
 def test_of_another_role_no_address_is_made_up(
     wrapper: BaseDatabaseWrapper, server: PostgresServer
 ) -> None:
-    with psycopg.connect(server.superuser_url, autocommit=True):
-        with pytest.raises(DatabaseInUse, match=r"\(user postgres, address not shown, process \d"):
-            place.refuse_if_used(wrapper)
+    with (
+        psycopg.connect(server.superuser_url, autocommit=True),
+        pytest.raises(DatabaseInUse, match=r"\(user postgres, address not shown, process \d"),
+    ):
+        place.refuse_if_used(wrapper)
