@@ -17,7 +17,7 @@ from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.sql import SQL, Identifier
 
-from monitoring.backups.errors import BackupFailed, DatabaseInUse
+from monitoring.backups.errors import IS_IT_THE_OWNER, BackupFailed, DatabaseInUse
 
 SCRATCH = "sovereigncore_scratch_"
 ASIDE = "before_restore_"
@@ -93,7 +93,7 @@ def create_schema(keeper: BaseDatabaseWrapper, name: str) -> None:
         except Error as error:
             raise BackupFailed(
                 "The database's user may not make a schema in it, which checking and restoring"
-                f" need: {_first_line(error)}."
+                f" need: {_first_line(error)}. {IS_IT_THE_OWNER}."
             ) from error
 
 
@@ -119,13 +119,15 @@ def aside(stamp: str) -> str:
 
 
 def refuse_unless_kept(wrapper: BaseDatabaseWrapper, name: str) -> None:
-    is_there = False
+    may_use = None  # no such schema
     if re.fullmatch(f"{ASIDE}[0-9a-z]+", name):
         with wrapper.cursor() as cursor:
-            cursor.execute("SELECT to_regnamespace(%s) IS NOT NULL", [name])
-            is_there = cursor.fetchone()[0]
-    if not is_there:
+            cursor.execute("SELECT has_schema_privilege(to_regnamespace(%s), 'USAGE')", [name])
+            (may_use,) = cursor.fetchone()
+    if may_use is None:
         raise BackupFailed(f"There is no schema {name} that a restore has kept aside.")
+    if not may_use:
+        raise BackupFailed(f"The database's user may not use the schema {name}. {IS_IT_THE_OWNER}.")
 
 
 def exchange(wrapper: BaseDatabaseWrapper, *, successor: str, stamp: str) -> str:
