@@ -120,11 +120,11 @@ def change_folder(name: str, successor: Path, *, stamp: str) -> None:
         here.rename(aside(name, stamp))
     if successor.is_dir():
         successor.rename(here)
-    # They are in no backup and belong to the machine: it signs on as who it was.
+    # They are in no backup and belong to the machine: it signs on as who it was, also when an undo
+    # brings back a folder that still has a key from before it was changed.
     for key in aside(name, stamp).glob(_KEY_FILES):
         here.mkdir(mode=0o700, exist_ok=True)
-        if not (here / key.name).exists():
-            shutil.copy2(key, here / key.name)
+        shutil.copy2(key, here / key.name)
 
 
 def aside(name: str, stamp: str) -> Path:

@@ -173,9 +173,7 @@ def test_whoever_is_not_the_owner_is_asked_whether_it_should_be(
     with psycopg.connect(server.superuser_url, autocommit=True) as superuser:
         superuser.execute("CREATE SCHEMA before_restore_1")
         superuser.execute("CREATE TABLE public.theirs ()")
-    with pytest.raises(
-        BackupFailed, match=r"may not use the schema before_restore_1\. Is DATABASE_URL"
-    ):
+    with pytest.raises(BackupFailed, match=r"may not use the schema before_restore_1\. Is"):
         place.refuse_unless_kept(wrapper, "before_restore_1")
     with pytest.raises(Error) as refused:
         ask(wrapper, "SELECT FROM public.theirs")

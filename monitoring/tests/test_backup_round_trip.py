@@ -305,6 +305,17 @@ def test_the_machine_keeps_the_key_that_it_signs_with(settings: Settings) -> Non
     assert (folder / "audit" / "signing.key").read_text() == "secret"
 
 
+def test_an_undo_does_not_bring_back_a_key_that_was_changed(settings: Settings) -> None:
+    key = settings.DATA_DIR / "audit" / "signing.key"
+    key.parent.mkdir()
+    key.write_text("stolen")
+    path, _ = made()
+    restored = restore(path)
+    key.write_text("new")
+    call_command("restore", undo=restored.aside, yes=True)
+    assert key.read_text() == "new"
+
+
 def test_keys_are_in_it_only_when_asked_for(settings: Settings, tmp_path: Path) -> None:
     settings.DOTENV_FILE = tmp_path / ".env"
     settings.DOTENV_FILE.write_text("SECRET_KEY=x\n")
