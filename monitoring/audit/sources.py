@@ -47,7 +47,8 @@ def verify_database(
 
 
 def verify_file(verification: Verification, path: Path, *, counted: Counted = iter) -> Report:
-    """An archive or an export. What it says was before it is taken so; a checkpoint proves it."""
+    """An archive or an export. What it says was before it is taken so; a checkpoint proves it. What
+    came after it is no fault of the file, and told."""
     report = verification.report
     try:
         reader = files.Reader(path)
@@ -60,7 +61,7 @@ def verify_file(verification: Verification, path: Path, *, counted: Counted = it
         verification.verify_unsealed(counted(reader.unsealed()))
     except (files.BadFile, OSError) as error:
         report.add("archive", 0, f"{path.name}: {error}.")
-    return verification.finish()
+    return verification.finish(is_part=True)
 
 
 def count_of_rows(*, with_archives: bool) -> int:

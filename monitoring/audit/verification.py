@@ -119,10 +119,19 @@ class Verification:
         for _ in self._own_digests(rows, chaining.Contents()):
             self.report.unsealed += 1
 
-    def finish(self) -> Report:
-        """What is missing at the end, and what can be said about all of it."""
+    def finish(self, *, is_part: bool = False) -> Report:
+        """What is missing at the end, and what can be said about all of it.
+
+        `is_part`: a file of some time, which says nothing of later ones.
+        """
         newest = max(self._checkpoints.values(), key=lambda each: each.seal, default=None)
-        if newest is not None and newest.seal > self.report.last_seal:
+        is_behind = newest is not None and newest.seal > self.report.last_seal
+        if newest is not None and is_behind and is_part:
+            self.report.notes.append(
+                f"What came after seal {self.report.last_seal} is not in this file: seal"
+                f" {newest.seal} with row {newest.last_id} was written down at {newest.at}."
+            )
+        elif newest is not None and is_behind:
             self.report.add(
                 "trail",
                 0,

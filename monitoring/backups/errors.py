@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# With two roles the web processes' URL is the one in the settings file, and the likely mistake.
+IS_IT_THE_OWNER = "Is DATABASE_URL the owner's? See docs/how-to/postgresql.md"
+
 
 class BackupError(Exception):
     """Why something was not done; nothing was changed by trying."""

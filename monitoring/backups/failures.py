@@ -6,8 +6,9 @@ import errno
 import sqlite3
 
 from django.db import Error
+from psycopg.errors import InsufficientPrivilege
 
-from monitoring.backups.errors import BackupError
+from monitoring.backups.errors import IS_IT_THE_OWNER, BackupError
 
 # What making, checking and restoring may meet; anything else is a mistake of ours.
 EXPECTED = (BackupError, OSError, Error, sqlite3.Error)
@@ -27,4 +28,7 @@ def explain(error: Exception) -> str:
         if getattr(error, "sqlite_errorcode", None) in _FULL_SQLITE:
             return f"There is no room left in DATA_DIR: {error}."
         return f"SQLite: {error}."
-    return f"The database: {str(error).partition(chr(10))[0] or type(error).__name__}."
+    why = f"The database: {str(error).partition(chr(10))[0] or type(error).__name__}."
+    if isinstance(error.__cause__, InsufficientPrivilege):
+        return f"{why} {IS_IT_THE_OWNER}."
+    return why

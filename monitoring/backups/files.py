@@ -90,7 +90,9 @@ class Unpacked:
 
     def load(self, name: str, blocks: Iterator[bytes]) -> None:
         path = self._folder / _checked(name)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One by one: `parents=True` would leave all but the last to the umask.
+        for parent in reversed(path.relative_to(self._folder).parents):
+            (self._folder / parent).mkdir(mode=0o700, exist_ok=True)
         seen = Digesting()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -118,11 +120,11 @@ def change_folder(name: str, successor: Path, *, stamp: str) -> None:
         here.rename(aside(name, stamp))
     if successor.is_dir():
         successor.rename(here)
-    # They are in no backup and belong to the machine: it signs on as who it was.
+    # They are in no backup and belong to the machine: it signs on as who it was, also when an undo
+    # brings back a folder that still has a key from before it was changed.
     for key in aside(name, stamp).glob(_KEY_FILES):
         here.mkdir(mode=0o700, exist_ok=True)
-        if not (here / key.name).exists():
-            shutil.copy2(key, here / key.name)
+        shutil.copy2(key, here / key.name)
 
 
 def aside(name: str, stamp: str) -> Path:

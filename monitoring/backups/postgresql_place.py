@@ -17,7 +17,7 @@ from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.sql import SQL, Identifier
 
-from monitoring.backups.errors import BackupFailed, DatabaseInUse
+from monitoring.backups.errors import IS_IT_THE_OWNER, BackupFailed, DatabaseInUse
 
 SCRATCH = "sovereigncore_scratch_"
 ASIDE = "before_restore_"
@@ -25,10 +25,12 @@ _SUCCESSORS = (SCRATCH, ASIDE)  # what may take the place of the database
 _LEAVING_S, _POLL_S = 2.0, 0.1
 _LOCK_TIMEOUT = "10s"
 _LOCK_SPACE = 0x5C0B  # of advisory locks, ours
-# A role that may not use the schema, as postgres_exporter's, has nothing of it open.
+# A role that may not use the schema, as postgres_exporter's, has nothing of it open. Of sessions of
+# other roles the server tells the owner neither the start nor the address.
 _OTHERS = """
     SELECT pid, usename, coalesce(nullif(application_name, ''), 'no name'),
-           coalesce(host(client_addr), 'this host')
+           CASE WHEN backend_start IS NULL THEN 'address not shown'
+                ELSE coalesce(host(client_addr), 'this host') END
     FROM pg_stat_activity
     WHERE datname = current_database() AND usesysid IS NOT NULL
       AND pid <> pg_backend_pid() AND NOT pid = ANY(%s)
@@ -40,6 +42,7 @@ _IS_NO_EXTENSIONS = """
                 WHERE d.objid = o.oid AND d.classid = %s::regclass AND d.deptype = 'e')
 """
 # What is moved by itself; indexes, sequences of columns, triggers and row types go with tables.
+# What belongs to a role that is not ours we may not move: it stays, as extensions do.
 _RELATIONS = f"""
     SELECT CASE o.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
                           WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE'
@@ -47,13 +50,15 @@ _RELATIONS = f"""
            o.oid::regclass::text
     FROM pg_class o
     WHERE o.relnamespace = %s::regnamespace AND o.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
-      AND {_IS_NO_EXTENSIONS}
+      AND {_IS_NO_EXTENSIONS} AND pg_has_role(o.relowner, 'USAGE')
       AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = o.oid AND o.relkind = 'S'
                       AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))
 """  # noqa: S608 - put together from constants
 _FUNCTIONS = f"""
     SELECT 'ROUTINE', o.oid::regprocedure::text
-    FROM pg_proc o WHERE o.pronamespace = %s::regnamespace AND {_IS_NO_EXTENSIONS}
+    FROM pg_proc o
+    WHERE o.pronamespace = %s::regnamespace AND {_IS_NO_EXTENSIONS}
+      AND pg_has_role(o.proowner, 'USAGE')
 """  # noqa: S608
 
 
@@ -88,7 +93,7 @@ def create_schema(keeper: BaseDatabaseWrapper, name: str) -> None:
         except Error as error:
             raise BackupFailed(
                 "The database's user may not make a schema in it, which checking and restoring"
-                f" need: {_first_line(error)}."
+                f" need: {_first_line(error)}. {IS_IT_THE_OWNER}."
             ) from error
 
 
@@ -114,13 +119,15 @@ def aside(stamp: str) -> str:
 
 
 def refuse_unless_kept(wrapper: BaseDatabaseWrapper, name: str) -> None:
-    is_there = False
+    may_use = None  # no such schema
     if re.fullmatch(f"{ASIDE}[0-9a-z]+", name):
         with wrapper.cursor() as cursor:
-            cursor.execute("SELECT to_regnamespace(%s) IS NOT NULL", [name])
-            is_there = cursor.fetchone()[0]
-    if not is_there:
+            cursor.execute("SELECT has_schema_privilege(to_regnamespace(%s), 'USAGE')", [name])
+            (may_use,) = cursor.fetchone()
+    if may_use is None:
         raise BackupFailed(f"There is no schema {name} that a restore has kept aside.")
+    if not may_use:
+        raise BackupFailed(f"The database's user may not use the schema {name}. {IS_IT_THE_OWNER}.")
 
 
 def exchange(wrapper: BaseDatabaseWrapper, *, successor: str, stamp: str) -> str:
@@ -155,7 +162,7 @@ def _schema_in_use(cursor: Any, *, successor: str) -> str:
 
 
 def _move(cursor: Any, *, source: str, target: str) -> None:
-    """All that is ours: what extensions have in the schema stays where they look for it."""
+    """All that is ours: what extensions and other roles have in the schema stays where it is."""
     cursor.execute(_RELATIONS, [source, "pg_class"])
     moved = cursor.fetchall()
     cursor.execute(_FUNCTIONS, [source, "pg_proc"])

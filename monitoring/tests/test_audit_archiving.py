@@ -84,7 +84,7 @@ def test_the_file_holds_whatever_the_rows_held(ids: list[int], audit_dir: Path) 
 
 def test_an_archive_can_be_verified_by_itself(ids: list[int], audit_dir: Path) -> None:
     archive_audit()
-    said = verified("--file", str(archives(audit_dir)[0]), "--without-checkpoints")
+    said = verified("--file", str(archives(audit_dir)[0]))
     assert (said["sealed"], said["unsealed"]) == (7, 0)
 
 

@@ -92,6 +92,25 @@ def test_sealed_rows_alone_verify_without_a_secret(ids: list[int], tmp_path: Pat
     assert (said["sealed"], said["unsealed"], said["unverified"]) == (12, 0, 0)
 
 
+def test_what_came_after_it_is_told_and_no_fault(ids: list[int], tmp_path: Path) -> None:
+    path = tmp_path / "trail.jsonl"
+    export(path, "--since", "2026-01-31T13:00:00Z", "--until", "2026-01-31T13:30:00Z")
+    line = json.loads(list(checkpoints.lines(checkpoints.path()))[-1])
+    newest = f"seal 3 with row {ids[11]} was written down at {line['at']}"
+    for arguments in ([], ["--without-key"]):
+        said = verified("--file", str(path), *arguments)
+        assert (said["seals"], said["unverified"]) == (1, 0)
+        assert said["notes"] == [
+            "What was before seal 2 is not in this file.",
+            f"What came after seal 2 is not in this file: {newest}.",
+        ]
+
+
+def test_a_file_that_is_not_there_is_no_fault_of_the_trail(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"^There is no file .*trail\.jsonl\.$"):
+        call_command("verify_audit", "--file", str(tmp_path / "trail.jsonl"))
+
+
 def test_rows_that_no_checkpoint_speaks_for_are_not_verified_without_a_secret(
     ids: list[int], tmp_path: Path
 ) -> None:

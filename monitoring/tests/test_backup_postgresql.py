@@ -12,12 +12,14 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
 from pytest_django import DjangoDbBlocker
 
 from monitoring.backups import postgresql_place as place
-from monitoring.backups.errors import BackupFailed, DatabaseInUse
+from monitoring.backups.errors import IS_IT_THE_OWNER, BackupFailed, DatabaseInUse
+from monitoring.backups.failures import explain
 from tests.servers import PostgresServer
 
 pytestmark = [pytest.mark.once, pytest.mark.xdist_group(__name__)]
@@ -116,6 +118,20 @@ def test_extensions_and_rights_on_the_schema_stay(both: BaseDatabaseWrapper) -> 
     assert ask(both, rights) == before
 
 
+def test_what_belongs_to_somebody_else_stays(
+    both: BaseDatabaseWrapper, server: PostgresServer
+) -> None:
+    with psycopg.connect(server.superuser_url, autocommit=True) as superuser:
+        superuser.execute("CREATE TABLE public.theirs AS SELECT 'theirs' AS text")
+        superuser.execute("GRANT SELECT ON public.theirs TO PUBLIC")
+        superuser.execute("CREATE FUNCTION public.one() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    aside = place.exchange(both, successor=SCRATCH, stamp="1")
+    assert ask(both, "SELECT text FROM public.theirs") == [("theirs",)]
+    assert ask(both, "SELECT public.one()") == [(1,)]
+    assert ask(both, "SELECT text FROM public.said") == [("new",)]
+    assert ask(both, f"SELECT text FROM {aside}.said") == [("old",)]
+
+
 def test_what_cannot_be_moved_leaves_all_as_it_was(both: BaseDatabaseWrapper) -> None:
     ask(both, "CREATE EXTENSION pg_trgm")
     ask(
@@ -143,10 +159,27 @@ def test_without_the_right_to_make_a_schema_it_is_told(
     with psycopg.connect(server.superuser_url, autocommit=True) as superuser:
         superuser.execute(f"REVOKE CREATE ON DATABASE {database} FROM {database}")
         try:
-            with pytest.raises(BackupFailed, match="may not make a schema"):
+            with pytest.raises(
+                BackupFailed, match=r"may not make a schema.*Is DATABASE_URL the owner's"
+            ):
                 place.create_schema(wrapper, SCRATCH)
         finally:
             superuser.execute(f"GRANT CREATE ON DATABASE {database} TO {database}")
+
+
+def test_whoever_is_not_the_owner_is_asked_whether_it_should_be(
+    wrapper: BaseDatabaseWrapper, server: PostgresServer
+) -> None:
+    with psycopg.connect(server.superuser_url, autocommit=True) as superuser:
+        superuser.execute("CREATE SCHEMA before_restore_1")
+        superuser.execute("CREATE TABLE public.theirs ()")
+    with pytest.raises(BackupFailed, match=r"may not use the schema before_restore_1\. Is"):
+        place.refuse_unless_kept(wrapper, "before_restore_1")
+    with pytest.raises(Error) as refused:
+        ask(wrapper, "SELECT FROM public.theirs")
+    assert explain(refused.value) == (
+        f"The database: permission denied for table theirs. {IS_IT_THE_OWNER}."
+    )
 
 
 def test_schemas_of_the_killed_are_dropped_and_those_in_use_are_not(
@@ -174,3 +207,13 @@ def test_whoever_is_connected_is_named(
         with pytest.raises(DatabaseInUse, match=f"a report .user sovereigncore.*process {pid}"):
             place.refuse_if_used(wrapper)
     place.refuse_if_used(wrapper)
+
+
+def test_of_another_role_no_address_is_made_up(
+    wrapper: BaseDatabaseWrapper, server: PostgresServer
+) -> None:
+    with (
+        psycopg.connect(server.superuser_url, autocommit=True),
+        pytest.raises(DatabaseInUse, match=r"\(user postgres, address not shown, process \d"),
+    ):
+        place.refuse_if_used(wrapper)

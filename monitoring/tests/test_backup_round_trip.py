@@ -239,6 +239,8 @@ def test_checkpoints_of_the_audit_trail_go_with_the_database(settings: Settings)
     (folder / "another").write_text("later")
     restored = restore(path)
     assert texts(folder) == {"checkpoints": "as it was", "archive/rows": "old"}
+    modes = {stat.S_IMODE(each.stat().st_mode) for each in (folder, folder / "archive")}
+    assert modes == {0o700}
     call_command("restore", undo=restored.aside, yes=True)
     assert texts(folder) == {"checkpoints": "later", "another": "later", "archive/rows": "old"}
 
@@ -301,6 +303,17 @@ def test_the_machine_keeps_the_key_that_it_signs_with(settings: Settings) -> Non
     assert "keys/audit/signing.key" in {file.name for file in manifest.files}
     folder = take_out_keys(path)
     assert (folder / "audit" / "signing.key").read_text() == "secret"
+
+
+def test_an_undo_does_not_bring_back_a_key_that_was_changed(settings: Settings) -> None:
+    key = settings.DATA_DIR / "audit" / "signing.key"
+    key.parent.mkdir()
+    key.write_text("stolen")
+    path, _ = made()
+    restored = restore(path)
+    key.write_text("new")
+    call_command("restore", undo=restored.aside, yes=True)
+    assert key.read_text() == "new"
 
 
 def test_keys_are_in_it_only_when_asked_for(settings: Settings, tmp_path: Path) -> None:

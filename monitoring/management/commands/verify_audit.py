@@ -84,6 +84,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _handle(self, options: dict[str, Any]) -> None:
+        if options["file"] and not options["file"].exists():
+            raise CommandError(f"There is no file {options['file']}.")
         trusted, wrong = self._checkpoints(options)
 
         def begin() -> Verification:
