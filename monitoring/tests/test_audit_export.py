@@ -196,6 +196,14 @@ def test_nothing_comes_after_the_end(ids: list[int], tmp_path: Path, name: str, 
     assert first(verify("--file", str(path))) == ("archive", 0)
 
 
+def test_a_file_that_is_there_is_left_alone(ids: list[int], tmp_path: Path) -> None:
+    path = tmp_path / "trail.jsonl"
+    path.write_text("somebody's")
+    with pytest.raises(CommandError, match="there already"):
+        export(path)
+    assert path.read_text() == "somebody's"
+
+
 def test_after_archiving_it_goes_on_where_the_archive_ends(
     ids: list[int], tmp_path: Path, settings: Settings
 ) -> None:
@@ -205,6 +213,10 @@ def test_after_archiving_it_goes_on_where_the_archive_ends(
     path = tmp_path / "trail.jsonl"
     assert exported(path) == ids[7:]
     assert verified("--file", str(path))["sealed"] == 5
+    all_of_it = export(tmp_path / "all.jsonl")
+    assert all_of_it.endswith(" 1 files in DATA_DIR/audit/archive hold older ones.\n")
+    recent = export(tmp_path / "recent.jsonl", "--since", "2026-01-31T15:00:00Z")
+    assert "archive" not in recent
 
 
 def test_nothing_of_that_time_is_an_error_that_says_where_to_look(

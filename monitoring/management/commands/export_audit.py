@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import Min
 
 from monitoring.audit.export import NothingToExport, export, rows_of
-from monitoring.models import AuditArchive
+from monitoring.models import AuditArchive, AuditEvent
 from monitoring.progress import Progress
 
 
@@ -42,14 +43,15 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         wanted = {"since": options["since"], "until": options["until"]}
+        if options["output"].exists():
+            raise CommandError(f"{options['output']} is there already. Name another file.")
         total = rows_of(**wanted).count()
         progress = Progress(sys.stderr, total=total, what="rows")
         try:
             written = export(options["output"], **wanted, counted=progress.counted)
         except NothingToExport as error:
-            archived = AuditArchive.objects.count()
-            hint = f" {archived} files in DATA_DIR/audit/archive hold older ones." * bool(archived)
-            raise CommandError(f"The database holds no row of that time.{hint}") from error
+            older = _archives_before(options["since"])
+            raise CommandError(f"The database holds no row of that time.{older}") from error
         except OSError as error:
             raise CommandError(f"{options['output']}: {error.strerror}") from error
         finally:
@@ -57,4 +59,14 @@ class Command(BaseCommand):
         self.stdout.write(
             f"{written.events:,} rows under {written.seals:,} seals in {written.path}"
             f" ({written.size_bytes:,} bytes, SHA-256 {written.digest.hex()})."
+            f"{_archives_before(options['since'])}"
         )
+
+
+def _archives_before(since: datetime | None) -> str:
+    """That rows of that time may be archived: the database's oldest one is younger."""
+    archives = AuditArchive.objects.count()
+    oldest = AuditEvent.objects.aggregate(oldest=Min("at"))["oldest"]
+    if not archives or (since is not None and oldest is not None and since >= oldest):
+        return ""
+    return f" {archives} files in DATA_DIR/audit/archive hold older ones."
