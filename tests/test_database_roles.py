@@ -429,6 +429,14 @@ def test_the_operators_checklist_knows_who_may_what(installed: Installed) -> Non
             verdict, why = verify(environment)["database roles"]
             assert verdict == "failed"
             assert f"a web process is connected as {OWNER}" in why
+    with psycopg.connect(installed.server.superuser_url, autocommit=True) as superuser:
+        superuser.execute(f"ALTER ROLE {APP} SUPERUSER")
+        try:
+            verdict, why = verify(owners)["database roles"]
+        finally:
+            installed.server.make_roles()
+    assert verdict == "failed"
+    assert f"a web process is connected as {APP}" in why
     with installed.server.connect(OWNER) as connection:
         connection.execute(f"GRANT UPDATE ON {EVENTS} TO {APP}")
     try:

@@ -61,16 +61,16 @@ def ask_roles() -> Finding:
         cursor.execute(_WHO_WRITES)
         writers = cursor.fetchall()
         cursor.execute(_WHO_SERVES, [WEB_NAME])
-        serving = [name for (name,) in cursor.fetchall()]
+        serving = [role for (role,) in cursor.fetchall()]
     if is_superuser:
         return failed(f"the platform connects as {name}, a superuser")
     mighty = [writer for writer, may_change, _ in writers if may_change]
     if mighty:
         return failed(f"{', '.join(mighty)} can change the audit trail: run roles.sql again")
-    if serving and (writers or not is_owner):
+    if serving and (writers or not is_owner or serving != [name]):
         return failed(
             f"a web process is connected as {', '.join(serving)}, which can change the audit trail:"
-            " what is its DATABASE_URL?"
+            " look at its DATABASE_URL, and run roles.sql again"
         )
     if not is_owner:
         return ok(f"{name} can add to the audit trail and not change it")
