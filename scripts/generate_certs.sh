@@ -85,13 +85,6 @@ while [ $# -gt 0 ]; do
 done
 
 command -v openssl >/dev/null || fail "openssl is missing: apt-get install openssl"
-mkdir -p "$output" || fail "cannot make $output"
-# The keys are their owner's alone; others, such as the platform's user, get at ca.pem.
-chmod 711 "$output" || fail "$output is somebody else's"
-# Two at once would each make an authority, and mix them. Where the system can lock.
-exec 9<"$output"
-! command -v flock >/dev/null 2>&1 || flock 9
-
 ca=$output/ca.pem
 ca_key=$output/ca-key.pem
 certificate=$output/fullchain.pem
@@ -105,6 +98,14 @@ elif [ -s "$known_names" ]; then
 else
     fail "which name do clients connect to? --name ai.example.org, and --name 192.0.2.1 if by address" 2
 fi
+
+# Other servers' users pass through what is above it.
+(umask 022 && mkdir -p "$output") || fail "cannot make $output"
+# The keys are their owner's alone; others, such as the platform's user, get at ca.pem.
+chmod 711 "$output" || fail "$output is somebody else's"
+# Two at once would each make an authority, and mix them. Where the system can lock.
+exec 9<"$output"
+! command -v flock >/dev/null 2>&1 || flock 9
 
 # Whatever happens, nothing half made is left where a server would read it.
 work=$(mktemp -d "$output/.making.XXXXXX")

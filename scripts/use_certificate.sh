@@ -26,7 +26,7 @@ of_key=$(openssl pkey -in "$key" -pubout) || fail "$key is no key"
 [ "$of_certificate" = "$of_key" ] || fail "$certificate and $key do not belong together"
 openssl x509 -in "$certificate" -noout -checkend 0 >/dev/null || fail "$certificate has ended"
 
-mkdir -p "$tls"
+(umask 022 && mkdir -p "$tls") # other servers' users pass through what is above it
 chmod 711 "$tls" # the keys are their owner's alone
 # Two at once would mix their files. Where the system can lock.
 exec 9<"$tls"

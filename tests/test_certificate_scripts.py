@@ -65,8 +65,9 @@ def _about_to_end(folder: Path, *, days: int) -> None:
 
 
 def test_it_makes_an_authority_and_a_certificate_for_all_names(tmp_path: Path) -> None:
-    folder = tmp_path / "tls"
+    folder = tmp_path / "etc/tls"
     said = _generate(folder, names=_NAMES)
+    assert folder.parent.stat().st_mode & 0o005 == 0o005  # others pass through
     assert set(_content(folder)) == {
         "ca.pem",
         "ca-key.pem",
@@ -217,7 +218,7 @@ def test_several_at_once_make_one_authority(tmp_path: Path) -> None:
 
 
 def test_it_wants_a_name_once(tmp_path: Path) -> None:
-    code, said = _run("generate_certs.sh", "--output", tmp_path)
+    code, said = _run("generate_certs.sh", "--output", tmp_path / "tls")
     assert code == 2
     assert "--name" in said
     assert _content(tmp_path) == {}
