@@ -41,9 +41,10 @@ say() {
 }
 
 is_address() {
+    octet='(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])'
     case $1 in
         *:*) ! printf '%s' "$1" | grep -Eqv '^[0-9A-Fa-f:.]+$' ;;
-        *) printf '%s' "$1" | grep -Eq '^([0-9]{1,3}\.){3}[0-9]{1,3}$' ;;
+        *) printf '%s' "$1" | grep -Eq "^($octet\\.){3}$octet\$" ;;
     esac
 }
 
@@ -56,7 +57,10 @@ add_name() {
     case $1 in
         *[!A-Za-z0-9.:*-]* | '') fail "--name: '$1' is neither a host name nor an address" 2 ;;
     esac
-    is_address "$1" || is_host_name "$1" || fail "--name: '$1' is neither a host name nor an address" 2
+    case $1 in
+        *[!0-9.]*) is_address "$1" || is_host_name "$1" ;;
+        *) is_address "$1" ;;
+    esac || fail "--name: '$1' is neither a host name nor an address" 2
     names="$names$1
 "
 }
@@ -81,9 +85,6 @@ while [ $# -gt 0 ]; do
 done
 
 command -v openssl >/dev/null || fail "openssl is missing: apt-get install openssl"
-mkdir -p "$output" || fail "cannot make $output"
-chmod 700 "$output" || fail "$output is somebody else's"
-
 ca=$output/ca.pem
 ca_key=$output/ca-key.pem
 certificate=$output/fullchain.pem
@@ -97,6 +98,14 @@ elif [ -s "$known_names" ]; then
 else
     fail "which name do clients connect to? --name ai.example.org, and --name 192.0.2.1 if by address" 2
 fi
+
+# Other servers' users pass through what is above it.
+(umask 022 && mkdir -p "$output") || fail "cannot make $output"
+# The keys are their owner's alone; others, such as the platform's user, get at ca.pem.
+chmod 711 "$output" || fail "$output is somebody else's"
+# Two at once would each make an authority, and mix them. Where the system can lock.
+exec 9<"$output"
+! command -v flock >/dev/null 2>&1 || flock 9
 
 # Whatever happens, nothing half made is left where a server would read it.
 work=$(mktemp -d "$output/.making.XXXXXX")

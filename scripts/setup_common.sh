@@ -48,6 +48,12 @@ password_in() {
     esac
 }
 
+# take_turns: two at once would each make secrets, and mix them. Where the system can lock.
+take_turns() {
+    exec 9<"$0"
+    ! command -v flock >/dev/null 2>&1 || flock 9
+}
+
 is_terminal() {
     [ -t 0 ] && [ -t 2 ]
 }
@@ -60,6 +66,18 @@ agrees() {
     case $answer in [yY] | [yY][eE][sS]) return 0 ;; *) return 1 ;; esac
 }
 
+# keep_reader OLD NEW: a group that could read the old one, such as the platform's, reads the new one too.
+keep_reader() {
+    listed=$(ls -ldn "$1")
+    case $listed in
+    -rw-r-----*)
+        chgrp "$(printf '%s' "$listed" | awk '{ print $4 }')" "$2" && chmod 640 "$2" && return
+        rm -f "$2"
+        fail "cannot keep the group of $1"
+        ;;
+    esac
+}
+
 # put FILE MODE: standard input becomes FILE, whole or not at all. Nobody else can read it before it has
 # its mode. What was there is kept beside it.
 put() {
@@ -70,6 +88,7 @@ put() {
         fail "cannot write $1"
     fi
     if [ -e "$1" ]; then
+        keep_reader "$1" "$unfinished"
         kept=$1.before-$(date -u +%Y%m%dT%H%M%SZ)
         while [ -e "$kept" ]; do kept=$kept+; done
         cp -p "$1" "$kept" || { rm -f "$unfinished"; fail "cannot keep a copy of $1"; }

@@ -61,6 +61,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 is_terminal || asks=
+take_turns
 
 folder=$(dirname "$output")
 secrets=$folder/secrets

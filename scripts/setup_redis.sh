@@ -47,6 +47,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 
+take_turns
+
 redis_url() {
     if [ -n "${REDIS_URL_FILE:-}" ]; then
         cat "$REDIS_URL_FILE"
@@ -69,6 +71,10 @@ password_of() {
     printf '%s' "$password"
 }
 
+case $is_for_containers$folder in
+1*) ;;
+*[[:space:]\"\'\\\|\&]*) fail "--output: blanks, quotes, \\, | and & do not belong into a path in redis.conf" ;;
+esac
 url=$(redis_url)
 [ -n "$url" ] || fail "REDIS_URL is not set. It should be redis://sovereigncore:PASSWORD@127.0.0.1:6379/0;\
  scripts/setup_env.sh --redis makes one"
@@ -87,6 +93,7 @@ if [ ! -d "$folder" ]; then
 fi
 [ -w "$folder" ] || fail "cannot write to $folder"
 
+folder=$(cd "$folder" && pwd) # a Redis is started from anywhere
 exporter=$(password_of REDIS_EXPORTER_PASSWORD)
 admin=$(password_of REDIS_ADMIN_PASSWORD)
 users=$(sed -e "s/SHA256_OF_SOVEREIGNCORE_PASSWORD/$(sha256 "$password")/" \

@@ -26,8 +26,11 @@ of_key=$(openssl pkey -in "$key" -pubout) || fail "$key is no key"
 [ "$of_certificate" = "$of_key" ] || fail "$certificate and $key do not belong together"
 openssl x509 -in "$certificate" -noout -checkend 0 >/dev/null || fail "$certificate has ended"
 
-mkdir -p "$tls"
-chmod 700 "$tls"
+(umask 022 && mkdir -p "$tls") # other servers' users pass through what is above it
+chmod 711 "$tls" # the keys are their owner's alone
+# Two at once would mix their files. Where the system can lock.
+exec 9<"$tls"
+! command -v flock >/dev/null 2>&1 || flock 9
 work=$(mktemp -d "$tls/.using.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -36,4 +39,4 @@ cat "$key" >"$work/privkey.pem"
 chmod 644 "$work/fullchain.pem"
 mv -f "$work/privkey.pem" "$tls/privkey.pem"
 mv -f "$work/fullchain.pem" "$tls/fullchain.pem"
-$reload || fail "the files are in place, but not in use: '$reload' failed"
+$reload 9<&- || fail "the files are in place, but not in use: '$reload' failed"

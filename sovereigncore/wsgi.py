@@ -15,3 +15,5 @@ if connection.vendor == "postgresql":
     from sovereigncore import database
 
     database.limit_waits(database.WEB_TIMEOUT_S)
+    # So that `verify_deployment` sees with whose role web processes are connected.
+    connection.settings_dict["OPTIONS"]["application_name"] = database.WEB_NAME

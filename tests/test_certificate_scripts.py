@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,9 @@ def _about_to_end(folder: Path, *, days: int) -> None:
 
 
 def test_it_makes_an_authority_and_a_certificate_for_all_names(tmp_path: Path) -> None:
-    folder = tmp_path / "tls"
+    folder = tmp_path / "etc/tls"
     said = _generate(folder, names=_NAMES)
+    assert folder.parent.stat().st_mode & 0o005 == 0o005  # others pass through
     assert set(_content(folder)) == {
         "ca.pem",
         "ca-key.pem",
@@ -73,7 +75,7 @@ def test_it_makes_an_authority_and_a_certificate_for_all_names(tmp_path: Path) -
         "privkey.pem",
         "names",
     }
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert folder.stat().st_mode & 0o777 == 0o711
     for name in ("ca-key.pem", "privkey.pem"):
         assert (folder / name).stat().st_mode & 0o777 == 0o600
     verify = ("verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", folder / "ca.pem")
@@ -186,7 +188,20 @@ def test_an_authority_without_its_certificate_is_not_replaced(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a b", "-x.org", "a..b", "x_y.org", "http://a.org", "a.org,DNS:b.org", "a\nb", "é"]
+    "name",
+    [
+        "",
+        "a b",
+        "-x.org",
+        "a..b",
+        "x_y.org",
+        "http://a.org",
+        "a.org,DNS:b.org",
+        "a\nb",
+        "é",
+        "999.1.1.1",
+        "1.2.3",
+    ],
 )
 def test_what_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
     code, said = _run("generate_certs.sh", "--output", tmp_path / "tls", "--name", name)
@@ -195,8 +210,15 @@ def test_what_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "tls").exists()
 
 
+def test_several_at_once_make_one_authority(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(lambda _: _generate(tmp_path, names=_NAMES), range(4)))
+    assert sum("New authority" in each for each in said) == 1
+    _openssl("verify", "-CAfile", tmp_path / "ca.pem", tmp_path / "fullchain.pem")
+
+
 def test_it_wants_a_name_once(tmp_path: Path) -> None:
-    code, said = _run("generate_certs.sh", "--output", tmp_path)
+    code, said = _run("generate_certs.sh", "--output", tmp_path / "tls")
     assert code == 2
     assert "--name" in said
     assert _content(tmp_path) == {}

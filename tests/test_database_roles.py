@@ -20,6 +20,7 @@ import pytest
 import redis
 from psycopg import errors
 
+from sovereigncore.database import WEB_NAME
 from tests import environment
 from tests.migrated import manage
 from tests.outbox import text_of
@@ -419,6 +420,23 @@ def test_the_operators_checklist_knows_who_may_what(installed: Installed) -> Non
         "ok",
         f"{APP} can add to the audit trail and not change it",
     )
+    with installed.server.connect(OWNER) as connection:
+        of_web = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = %s"
+        assert connection.execute(of_web, [WEB_NAME]).fetchall() == [(APP,)]
+        # One web process of several with the owner's URL.
+        connection.execute("SELECT set_config('application_name', %s, false)", [WEB_NAME])
+        for environment in (owners, apps):
+            verdict, why = verify(environment)["database roles"]
+            assert verdict == "failed"
+            assert f"a web process is connected as {OWNER}" in why
+    with psycopg.connect(installed.server.superuser_url, autocommit=True) as superuser:
+        superuser.execute(f"ALTER ROLE {APP} SUPERUSER")
+        try:
+            verdict, why = verify(owners)["database roles"]
+        finally:
+            installed.server.make_roles()
+    assert verdict == "failed"
+    assert f"a web process is connected as {APP}" in why
     with installed.server.connect(OWNER) as connection:
         connection.execute(f"GRANT UPDATE ON {EVENTS} TO {APP}")
     try:

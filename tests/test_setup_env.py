@@ -10,7 +10,9 @@ import re
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -168,6 +170,30 @@ def test_replaced_it_keeps_secrets_and_what_somebody_added(tmp_path: Path) -> No
     (kept,) = tmp_path.glob(".env.before-*")
     assert kept.read_text() == text
     assert mode(kept) == mode(path) == 0o600
+
+
+def test_replaced_it_is_still_readable_to_the_platforms_group(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    written(path, *GIVEN)
+    group = max([os.getgid(), *os.getgroups()])  # another than new files get, if there is one
+    os.chown(path, -1, group)
+    path.chmod(0o640)
+    written(path, "--force")
+    assert (mode(path), path.stat().st_gid) == (0o640, group)
+    path.chmod(0o644)
+    written(path, "--force")
+    assert mode(path) == 0o600
+
+
+def test_of_several_at_once_one_writes(tmp_path: Path) -> None:
+    """Or one would write what the database's roles do not get as their passwords."""
+    path = tmp_path / ".env"
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(lambda _: run("--output", str(path), *GIVEN), range(6)))
+    assert sorted(each.returncode for each in done) == [0, 1, 1, 1, 1, 1]
+    password = urlsplit(settings_in(path)["DATABASE_URL"]).password
+    assert f"'{password}'" in (tmp_path / "database_passwords.psql").read_text()
+    assert {file.name for file in tmp_path.iterdir()} == {".env", *BESIDE}
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,22 @@ def test_it_writes_what_redis_is_started_with(tmp_path: Path, env_file: Path) ->
     assert not any(secret in done.stdout + done.stderr for secret in (PASSWORD, *others.values()))
 
 
+def test_redis_finds_its_users_wherever_it_is_started(tmp_path: Path, env_file: Path) -> None:
+    folder = os.path.relpath(tmp_path / "redis", ROOT)
+    assert run("--env", str(env_file), "--output", folder).returncode == 0
+    assert f"aclfile {tmp_path}/redis/users.acl\n" in (tmp_path / "redis/redis.conf").read_text()
+
+
+@pytest.mark.parametrize("name", ["a b", "a&b", "a|b", "a\\b", "a'b", 'a"b'])
+def test_a_path_that_redis_would_not_take_writes_nothing(
+    tmp_path: Path, env_file: Path, name: str
+) -> None:
+    done = run("--env", str(env_file), "--output", str(tmp_path / name))
+    assert done.returncode == 1
+    assert "do not belong into a path" in done.stderr
+    assert list(tmp_path.iterdir()) == [env_file]
+
+
 def test_it_may_run_again_and_keeps_what_is_there(tmp_path: Path, env_file: Path) -> None:
     folder = tmp_path / "redis"
     run("--env", str(env_file), "--output", str(folder))
@@ -102,9 +118,9 @@ def test_the_url_may_stand_where_the_platform_takes_it_from(tmp_path: Path) -> N
     (tmp_path / ".env").write_text(f"REDIS_URL_FILE={tmp_path}/url\n")
     texts = []
     for name, variables in (
-        ("by file", {"ENV_FILE": str(tmp_path / ".env")}),
-        ("by environment", {"REDIS_URL": URL}),
-        ("by a file of the environment", {"REDIS_URL_FILE": str(tmp_path / "url")}),
+        ("by-file", {"ENV_FILE": str(tmp_path / ".env")}),
+        ("by-environment", {"REDIS_URL": URL}),
+        ("by-a-file-of-the-environment", {"REDIS_URL_FILE": str(tmp_path / "url")}),
     ):
         folder = tmp_path / name
         assert run("--output", str(folder), **variables).returncode == 0

@@ -26,9 +26,9 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """`web`: a web process itself; `base`: PUBLIC_BASE_URL; `plain`: plain HTTP there."""
+    """`webs`: web processes themselves; `base`: PUBLIC_BASE_URL; `plain`: plain HTTP there."""
 
-    web: str
+    webs: tuple[str, ...]
     base: str
     plain: str
     is_public_asked: bool
@@ -41,9 +41,9 @@ class Address:
     def ask(self, url: str, **headers: str) -> by_http.Response:
         return by_http.get(url, trusting=self.trusting, headers=headers)
 
-    def ask_web(self, path: str, **headers: str) -> by_http.Response:
+    def ask_web(self, web: str, path: str, **headers: str) -> by_http.Response:
         """Under the name that it answers to, wherever it is."""
-        return self.ask(self.web + path, Host=urlsplit(self.base).netloc, **headers)
+        return self.ask(web + path, Host=urlsplit(self.base).netloc, **headers)
 
 
 def default_web() -> str:
@@ -81,25 +81,29 @@ def _reached(ask: Callable[[Address], Finding], address: Address) -> Finding:
 
 
 def ask_health(address: Address) -> Finding:
-    answer = address.ask_web("/health")
-    if answer.status_code not in (200, 503) or "components" not in answer.text:
-        return failed(f"{address.web}/health answers {answer.status_code}")
-    components = answer.json()["components"]
-    away = sorted(name for name, its in components.items() if its["status"] != "up")
-    if away:
-        return failed(f"{address.web} misses {', '.join(away)}")
-    return ok(f"{address.web} has {', '.join(sorted(components))}")
+    has: set[str] = set()
+    for web in address.webs:
+        answer = address.ask_web(web, "/health")
+        if answer.status_code not in (200, 503) or "components" not in answer.text:
+            return failed(f"{web}/health answers {answer.status_code}")
+        components = answer.json()["components"]
+        away = sorted(name for name, its in components.items() if its["status"] != "up")
+        if away:
+            return failed(f"{web} misses {', '.join(away)}")
+        has |= set(components)
+    return ok(f"{' and '.join(address.webs)} has {', '.join(sorted(has))}")
 
 
 def ask_metrics_token(address: Address) -> Finding:
     if not settings.METRICS_TOKEN:
         return not_checked("METRICS_TOKEN is not set: only this host may scrape")
-    if (bare := address.ask_web("/metrics").status_code) not in _CLOSED:
-        return failed(f"{address.web}/metrics answers {bare} to who has no token")
-    given = address.ask_web("/metrics", Authorization=f"Bearer {settings.METRICS_TOKEN}")
-    if given.status_code != 200 or "sovereigncore_" not in given.text:
-        return failed(f"{address.web}/metrics answers {given.status_code} to METRICS_TOKEN")
-    return ok(f"{address.web}/metrics takes METRICS_TOKEN and nothing less")
+    for web in address.webs:
+        if (bare := address.ask_web(web, "/metrics").status_code) not in _CLOSED:
+            return failed(f"{web}/metrics answers {bare} to who has no token")
+        given = address.ask_web(web, "/metrics", Authorization=f"Bearer {settings.METRICS_TOKEN}")
+        if given.status_code != 200 or "sovereigncore_" not in given.text:
+            return failed(f"{web}/metrics answers {given.status_code} to METRICS_TOKEN")
+    return ok(f"{' and '.join(address.webs)}/metrics takes METRICS_TOKEN and nothing less")
 
 
 def ask_live(address: Address) -> Finding:

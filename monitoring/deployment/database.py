@@ -8,6 +8,7 @@ from django.db.migrations.executor import MigrationExecutor
 from monitoring.audit import append_only
 from monitoring.audit.append_only import ARCHIVES, EVENTS, SEALS
 from monitoring.deployment.findings import Finding, failed, not_checked, ok, warning
+from sovereigncore.database import WEB_NAME
 
 _WHO_WE_ARE = f"""
     SELECT current_user, rolsuper, pg_has_role(current_user, relowner, 'USAGE')
@@ -30,6 +31,16 @@ _WHO_WRITES = f"""
     ORDER BY rolname
 """  # noqa: S608
 
+# Whose role web processes have that owns the trail, or may do anything.
+_WHO_SERVES = f"""
+    SELECT DISTINCT rolname
+    FROM pg_stat_activity, pg_roles r, pg_class
+    WHERE usesysid = r.oid AND datname = current_database() AND application_name = %s
+      AND pg_class.oid = '{EVENTS}'::regclass
+      AND (rolsuper OR pg_has_role(r.oid, relowner, 'USAGE'))
+    ORDER BY rolname
+"""  # noqa: S608
+
 
 def ask_migrations() -> Finding:
     executor = MigrationExecutor(connection)
@@ -49,11 +60,18 @@ def ask_roles() -> Finding:
         name, is_superuser, is_owner = cursor.fetchone()
         cursor.execute(_WHO_WRITES)
         writers = cursor.fetchall()
+        cursor.execute(_WHO_SERVES, [WEB_NAME])
+        serving = [role for (role,) in cursor.fetchall()]
     if is_superuser:
         return failed(f"the platform connects as {name}, a superuser")
     mighty = [writer for writer, may_change, _ in writers if may_change]
     if mighty:
         return failed(f"{', '.join(mighty)} can change the audit trail: run roles.sql again")
+    if serving and (writers or not is_owner or serving != [name]):
+        return failed(
+            f"a web process is connected as {', '.join(serving)}, which can change the audit trail:"
+            " look at its DATABASE_URL, and run roles.sql again"
+        )
     if not is_owner:
         return ok(f"{name} can add to the audit trail and not change it")
     if not writers:

@@ -73,7 +73,7 @@ def asked(
     public: Front, plain: Front, web: Front, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> Address:
     return Address(
-        web=web.url,
+        webs=(web.url,),
         base=public.url,
         plain=plain.url,
         is_public_asked=True,
@@ -123,11 +123,17 @@ def test_a_web_process_that_is_not_well(
     assert why in finding.why
 
 
+def test_every_web_process_is_asked(asked: Address, web: Front) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    finding = find(replace(asked, webs=(web.url, gone)), "web process")
+    assert finding == Finding(verdict=Verdict.FAILED, why=f"{gone} does not answer: ConnectError")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_where_nobody_answers(asked: Address, name: str) -> None:
     nobody = f"127.0.0.1:{free_port()}"
     away = replace(
-        asked, web=f"http://{nobody}", base=f"https://{nobody}", plain=f"http://{nobody}"
+        asked, webs=(f"http://{nobody}",), base=f"https://{nobody}", plain=f"http://{nobody}"
     )
     finding = find(away, name)
     assert finding.verdict is Verdict.FAILED

@@ -136,13 +136,22 @@ def test_options(asked: list[address.Address], settings: Settings) -> None:
     settings.PUBLIC_BASE_URL, settings.SERVED_BY_TLS = "https://ai.your.org:8443", True
     settings.BIND, settings.PORT = "127.0.0.1", 8528
     verify()
-    verify("--no-public", "--http", "http://10.0.0.1:81", "--web", "http://api:8528/")
+    verify(
+        "--no-public",
+        "--http",
+        "http://10.0.0.1:81",
+        "--web",
+        "http://api:8528/",
+        "--web",
+        "http://b:1",
+    )
     settings.SERVED_BY_TLS = False
     verify()
     first, second, _ = asked
     assert (first.base, first.plain) == ("https://ai.your.org:8443", "http://ai.your.org")
-    assert first.web == "http://127.0.0.1:8528"
-    assert (second.plain, second.web) == ("http://10.0.0.1:81", "http://api:8528")
+    assert first.webs == ("http://127.0.0.1:8528",)
+    assert second.plain == "http://10.0.0.1:81"
+    assert second.webs == ("http://api:8528", "http://b:1")
     assert [given.is_public_asked for given in asked] == [True, False, False]
 
 

@@ -162,7 +162,7 @@ def test_nothing_is_left_behind(parts: Grown) -> None:
     with psycopg.connect(parts.database.superuser_url) as connection:
         row = connection.execute(
             "SELECT count(*), count(*) FILTER (WHERE state <> 'idle')"
-            " FROM pg_stat_activity WHERE application_name = 'sovereigncore'"
+            " FROM pg_stat_activity WHERE application_name LIKE 'sovereigncore%'"
         ).fetchone()
     assert row is not None
     with parts.platform.client() as http:

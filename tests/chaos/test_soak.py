@@ -53,7 +53,7 @@ def take_sample(parts: Grown, began_s: float) -> Sample:
 def database_connections(parts: Grown) -> int:
     with psycopg.connect(parts.database.superuser_url) as connection:
         row = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sovereigncore'"
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'sovereigncore%'"
         ).fetchone()
     assert row is not None
     count: int = row[0]

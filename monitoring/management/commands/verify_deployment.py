@@ -52,14 +52,17 @@ class Command(BaseCommand):
         parser.add_argument(
             "--web",
             metavar="URL",
-            help="a web process itself, if it is not on this host: http://api:8528",
+            action="append",
+            help="a web process itself, if it is not at BIND and PORT of this host:"
+            " http://api:8528; once for each",
         )
         parser.add_argument("--json", action="store_true", help="the result as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         base = settings.PUBLIC_BASE_URL
         asked = Address(
-            web=_url(options["web"], "--web") or address.default_web(),
+            webs=tuple(_url(web, "--web") for web in options["web"] or () if web)
+            or (address.default_web(),),
             base=base,
             plain=_url(options["http"], "--http") or address.default_plain(base),
             is_public_asked=options["public"],
