@@ -14,7 +14,6 @@ from psycopg.pq import TransactionStatus
 
 T = TypeVar("T")
 
-WEB_NAME = "sovereigncore web"  # in pg_stat_activity; everything else there is "sovereigncore"
 WEB_TIMEOUT_S = 2.0  # somebody waits, and everything asked of the database takes milliseconds
 COMMAND_TIMEOUT_S = 3600.0  # a migration or a backup may work for long, but not for ever
 _POLL_S = 0.1  # psycopg's own, which lets signals through

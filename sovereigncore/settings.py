@@ -221,6 +221,8 @@ else:
         },
     }
 DATABASES = {"default": _database}
+# What web processes are called in pg_stat_activity; everything else there is "sovereigncore".
+WEB_APPLICATION_NAME = "sovereigncore web"
 
 
 def _cache(prefix: str, *, entries: int) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import os
 
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.db import connection
 
@@ -16,4 +17,4 @@ if connection.vendor == "postgresql":
 
     database.limit_waits(database.WEB_TIMEOUT_S)
     # So that `verify_deployment` sees with whose role web processes are connected.
-    connection.settings_dict["OPTIONS"]["application_name"] = database.WEB_NAME
+    connection.settings_dict["OPTIONS"]["application_name"] = settings.WEB_APPLICATION_NAME

@@ -18,9 +18,9 @@ import httpx2
 import psycopg
 import pytest
 import redis
+from django.conf import settings
 from psycopg import errors
 
-from sovereigncore.database import WEB_NAME
 from tests import environment
 from tests.migrated import manage
 from tests.outbox import text_of
@@ -422,9 +422,11 @@ def test_the_operators_checklist_knows_who_may_what(installed: Installed) -> Non
     )
     with installed.server.connect(OWNER) as connection:
         of_web = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = %s"
-        assert connection.execute(of_web, [WEB_NAME]).fetchall() == [(APP,)]
+        assert connection.execute(of_web, [settings.WEB_APPLICATION_NAME]).fetchall() == [(APP,)]
         # One web process of several with the owner's URL.
-        connection.execute("SELECT set_config('application_name', %s, false)", [WEB_NAME])
+        connection.execute(
+            "SELECT set_config('application_name', %s, false)", [settings.WEB_APPLICATION_NAME]
+        )
         for environment in (owners, apps):
             verdict, why = verify(environment)["database roles"]
             assert verdict == "failed"

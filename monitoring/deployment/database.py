@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from monitoring.audit import append_only
 from monitoring.audit.append_only import ARCHIVES, EVENTS, SEALS
 from monitoring.deployment.findings import Finding, failed, not_checked, ok, warning
-from sovereigncore.database import WEB_NAME
 
 _WHO_WE_ARE = f"""
     SELECT current_user, rolsuper, pg_has_role(current_user, relowner, 'USAGE')
@@ -60,7 +60,7 @@ def ask_roles() -> Finding:
         name, is_superuser, is_owner = cursor.fetchone()
         cursor.execute(_WHO_WRITES)
         writers = cursor.fetchall()
-        cursor.execute(_WHO_SERVES, [WEB_NAME])
+        cursor.execute(_WHO_SERVES, [settings.WEB_APPLICATION_NAME])
         serving = [role for (role,) in cursor.fetchall()]
     if is_superuser:
         return failed(f"the platform connects as {name}, a superuser")
