@@ -45,8 +45,9 @@ drill: dev ## break one part after the other: does the right alert arrive, and e
 chaos: dev ## what only a clock and broken parts can show; CHAOS_ROUNDS=5 asks more often
 	@$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos $(ARGS)
 
-chaos-short: dev ## the two minutes of it that CI runs: killed processes, servers that are gone or hang
-	@$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos/test_crash.py tests/chaos/test_dependencies.py $(ARGS)
+chaos-short: dev ## the minutes of it that CI runs: killed processes, servers gone or hung, exact usage
+	@$(VENV)/bin/python -m pytest -q -s -m chaos tests/chaos/test_crash.py tests/chaos/test_dependencies.py \
+		tests/chaos/test_usage.py::test_usage_is_exact_after_ten_thousand $(ARGS)
 
 soak: dev ## an hour of ordinary use, in which nothing may grow; SOAK_MINUTES=15 is shorter
 	@$(VENV)/bin/python -m pytest -q -s -m soak tests/chaos/test_soak.py $(ARGS)

@@ -20,6 +20,8 @@ from tests.migrated import ROOT
 from tests.platform import Platform, running_platform
 from tests.stub_engine import StubEngine
 
+pytestmark = pytest.mark.once
+
 _CANARY = "canary-that-must-not-be-logged"
 _GONE_WITHIN_S = 5.0
 

@@ -18,6 +18,8 @@ import redis
 
 from tests.servers import PostgresServer, RedisServer, ServerFailed
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 10.0
 URLS = ("DATABASE_URL", "REDIS_URL")

@@ -16,7 +16,7 @@ from sovereigncore.web_worker import _Readers
 from tests.platform import Platform, running_platform
 from tests.stub_engine import StubEngine
 
-pytestmark = pytest.mark.xdist_group(__name__)
+pytestmark = [pytest.mark.xdist_group(__name__), pytest.mark.once]
 
 TIMEOUT_S = 30.0
 THREADS = 100

@@ -21,7 +21,7 @@ from tests.rsa_keys import pem_of, public_pem_of, rsa_key
 Claims = dict[str, Any]
 OTHER_SECRET = "k8WnYc3HgJd6EaUo1iMq5Nx0Br2SvZtGfPwKyLhCQm7fX2pL9sVb4TzR"
 
-pytestmark = pytest.mark.usefixtures("no_default_limit")
+pytestmark = [pytest.mark.usefixtures("no_default_limit"), pytest.mark.once]
 
 
 def test_our_own_writing_is_accepted(header: Claims, claims: Claims, secret: str) -> None:

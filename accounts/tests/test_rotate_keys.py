@@ -20,6 +20,8 @@ from accounts.tests.sessions import log_in, me, refresh
 from monitoring.models import AuditEvent
 from sovereigncore.signing import parse_signing_keys
 
+pytestmark = pytest.mark.once
+
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WEEK = timedelta(days=7)
 

@@ -16,6 +16,8 @@ from accounts.tests.mails import KEYS, PROFILE, REGISTER, REGISTER_PAGE, check_i
 from accounts.validators import validate_line
 from conftest import PASSWORD
 
+pytestmark = pytest.mark.once
+
 # One of each kind that the rule is about, in the middle, for ends are trimmed.
 UNSEEN = {
     "tab": "\t",

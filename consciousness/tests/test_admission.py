@@ -507,7 +507,7 @@ def test_a_race_of_many_leaks_nothing_and_never_exceeds_the_slots(
                 outcomes[outcome] = outcomes.get(outcome, 0) + 1
 
     in_parallel(40, work)
-    assert most == 3
+    assert most <= 3
     assert sum(outcomes.values()) == 40 * 15
     assert outcomes["served"] > 0
     assert counts(admission) == (0, 0)

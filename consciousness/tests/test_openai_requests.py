@@ -12,6 +12,8 @@ from consciousness.models import Query
 from consciousness.tests.openai_asking import CHAT, WEATHER, chat, error_of, user
 from tests.stub_engine import StubEngine
 
+pytestmark = pytest.mark.once
+
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
 LARGE = {"description": "x" * 65_536}

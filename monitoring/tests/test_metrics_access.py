@@ -13,7 +13,7 @@ from rest_framework.test import APIClient
 from monitoring import views
 from tests.stub_engine import StubEngine
 
-pytestmark = pytest.mark.usefixtures("stub")
+pytestmark = [pytest.mark.usefixtures("stub"), pytest.mark.once]
 TOKEN = "scrape-me-7Jw2xKq9Lm4Zt6Vb1Nc8Rd3Fg5Hs0Pa"
 
 

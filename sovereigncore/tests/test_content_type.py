@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from sovereigncore.content_type import CHARSET_REFUSED, PlainContentType
 from sovereigncore.wsgi import application
 
+pytestmark = pytest.mark.once
+
 
 def environ_of(method: str, path: str, query: str, content_type: str) -> dict[str, Any]:
     """What gunicorn makes of a request without a body."""

@@ -15,6 +15,8 @@ from accounts.models import User
 from conftest import PASSWORD
 from tests.stub_engine import StubEngine
 
+pytestmark = pytest.mark.once
+
 ME = "/api/v1/auth/me"
 EVERYWHERE = {
     "X-Content-Type-Options": "nosniff",
