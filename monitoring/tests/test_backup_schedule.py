@@ -61,6 +61,7 @@ def test_a_backup_is_made_and_checked_when_due(folder: Path, clock: time_machine
     assert len(files(folder)) == 2
 
 
+@pytest.mark.once
 def test_the_oldest_go_when_there_are_enough(folder: Path, clock: time_machine.Traveller) -> None:
     for _ in range(4):
         schedule.run_due()
@@ -84,6 +85,7 @@ def test_none_goes_before_a_newer_one_was_checked(
     assert files(folder) == made[:2]
 
 
+@pytest.mark.once
 def test_another_platform_s_backups_and_other_files_are_left_alone(
     folder: Path, clock: time_machine.Traveller
 ) -> None:
@@ -153,6 +155,7 @@ def test_metrics_tell_of_the_newest_backup(
     assert told()["enabled"] == 0
 
 
+@pytest.mark.once
 def test_only_what_is_here_counts(
     folder: Path, clock: time_machine.Traveller, tmp_path: Path
 ) -> None:
