@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import httpx2
 
@@ -29,7 +29,6 @@ REAL_SETTINGS = "sovereigncore.settings"
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 45.0
-_PATIENCE = 10
 _PATIENCE_S = 60.0
 
 
@@ -75,17 +74,6 @@ class Platform:
         assert reply.status_code == httpx2.codes.OK, reply.text
         pair: dict[str, str] = reply.json()
         return pair
-
-    def _post_patiently(self, path: str, **body: Any) -> httpx2.Response:
-        """Like a client that comes again after `Retry-After`: on a busy machine there may be no
-        room for another password to be hashed."""
-        with self.client() as http:
-            for _ in range(_PATIENCE):
-                reply = http.post(path, **body)
-                if reply.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
-                    break
-                time.sleep(int(reply.headers["Retry-After"]))
-        return reply
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return manage(self.environment, *arguments, root=self.root)

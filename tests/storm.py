@@ -20,11 +20,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from operator import gt
-from typing import Any
 
 import psutil
 
 from tests.platform import Platform, running_platform
+from tests.settled import Row, is_orphaned, settled_rows
 from tests.stub_engine import Behaviour, StubEngine
 
 PROCESS = "/api/v1/consciousness/process"
@@ -34,22 +34,6 @@ _LEAVE_SHARE = 0.2
 _TIMEOUT_S = 60.0
 _PAUSE_S = 0.05  # of a caller whose connection was refused or broke
 _UNHEARD_SHARE = 0.01
-
-# Settled first as housekeeping would in a minute and a half: leases of the killed are over at once.
-_REPORT = """
-import json
-from django.utils import timezone
-from consciousness.maintenance import settle_orphans
-from consciousness.models import ACTIVE, Query, UsageDay
-Query.objects.filter(status__in=ACTIVE).update(lease_expires_at=timezone.now())
-settle_orphans()
-rows = Query.objects.select_related("content").values(
-    "id", "user__username", "content__prompt", "status", "error_code", "prompt_tokens",
-    "completion_tokens", "reserved_tokens", "is_estimated")
-days = UsageDay.objects.values(
-    "user__username", "requests", "prompt_tokens", "completion_tokens", "reserved_tokens")
-print("REPORT" + json.dumps({"rows": list(rows), "days": list(days)}, default=str))
-"""
 
 
 @dataclass(kw_only=True)
@@ -152,7 +136,7 @@ class Storm:
 
     def check(self) -> None:
         """Fails unless the database, the callers and the engine's ledger tell the same story."""
-        report = self._report()
+        rows = self._rows()
         ledger = {
             record.body["messages"][-1]["content"]: (
                 record.prompt_tokens,
@@ -163,10 +147,8 @@ class Storm:
         }
         assert self.killed == self.kills
         assert self.outcomes["answered"] > self.requests * 0.7
-        rows = report["rows"]
-        orphaned = [row for row in rows if row["error_code"] == "orphaned"]
-        finished = [row for row in rows if row["error_code"] != "orphaned"]
-
+        finished = list(itertools.filterfalse(is_orphaned, rows))
+        assert len(finished) < len(rows), "no killed process had a query in hand"
         unheard = [row for row in finished if row["is_estimated"]]
         self.outcomes["unheard"] = len(unheard)
         assert len(unheard) <= self.requests * _UNHEARD_SHARE
@@ -185,31 +167,12 @@ class Storm:
             assert row["prompt_tokens"] == usage["prompt_tokens"]
             assert row["completion_tokens"] == usage["completion_tokens"]
 
-        assert orphaned, "no killed process had a query in hand"
-        for row in orphaned:
-            assert (row["status"], row["is_estimated"]) == ("failed", True)
-            assert row["prompt_tokens"] + row["completion_tokens"] <= row["reserved_tokens"]
-
-        assert {row["status"] for row in rows} <= {"completed", "cancelled", "failed"}
-        settled: Counter[str] = Counter()
-        for row in rows:
-            settled[row["user__username"]] += row["prompt_tokens"] + row["completion_tokens"]
-        for day in report["days"]:
-            assert day["reserved_tokens"] == 0
-            total = day["prompt_tokens"] + day["completion_tokens"]
-            assert total == settled[day["user__username"]]
-        assert sum(day["requests"] for day in report["days"]) == len(rows)
-
-    def _report(self) -> dict[str, Any]:
-        """What the database says, once nothing runs any more."""
+    def _rows(self) -> list[Row]:
         assert self.stub.wait_idle(), "a generation outlived its callers"
         until_s = time.monotonic() + 10
         while self._running() and time.monotonic() < until_s:
             time.sleep(0.05)
-        done = self.platform.manage("shell", "-v", "0", "-c", _REPORT)
-        assert done.returncode == 0, done.stderr
-        report: dict[str, Any] = json.loads(done.stdout.partition("REPORT")[2])
-        return report
+        return settled_rows(self.platform)
 
     def _running(self) -> bool:
         with self.platform.client() as client:

@@ -5,15 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.grown import Grown, grown
-from tests.migrated import ROOT
 from tests.ops import deployed
 from tests.ops.daemons import (
     Alertmanager,
@@ -24,42 +20,10 @@ from tests.ops.daemons import (
 )
 from tests.ops.front_door import FrontDoor
 from tests.ops.sinks import WEBHOOK_TOKEN, HTTPSink, Receivers
-from tests.server_process import die_with_parent
 from tests.smtp_sink import SMTPSink
+from tests.worker import Worker
 
 CROWD = [f"u{number}" for number in range(10)]
-_STOP_TIMEOUT_S = 20.0
-
-
-class Worker:
-    """`manage.py worker` of a platform; a test may stop it and start it again."""
-
-    def __init__(self, environment: dict[str, str], log_path: Path) -> None:
-        self._environment, self._log_path = environment, log_path
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self._log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "manage.py", "worker"],
-                cwd=ROOT,
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-                preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - sets a flag, no more
-            )
-
-    def stop(self) -> None:
-        """SIGTERM: it ends the jobs in hand, so that no lease stays behind."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(_STOP_TIMEOUT_S)
-        self._process = None
 
 
 @dataclass(kw_only=True)

@@ -18,11 +18,11 @@ import httpx2
 from tests.chaos.grown import EngineServer, make_keys
 from tests.environment import test_environment
 from tests.migrated import ROOT, manage
-from tests.ops.watched import Worker
 from tests.platform import EngineAddress, Platform, free_port, web_process
 from tests.rehearsal.nginx import Nginx
 from tests.roled_postgres import APP, OWNER, RoledPostgres
 from tests.servers import RedisServer
+from tests.worker import Worker
 
 USERS = ("alice", "bob", "carol")
 # Of answers of the stub engine: streams take as long as a restart, or nearly.
