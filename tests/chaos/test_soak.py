@@ -102,6 +102,7 @@ def test_nothing_grows() -> None:
         within(BACK_WITHIN_S, lambda: slots_in_use(parts) == 0, "all slots free")
         assert {each.pid for each in psutil.Process(parts.platform.pid).children()} == workers
     told = sum((person.told for person in people), Counter[str]())
+    assert [found for person in people for found in person.foreign] == []
     warm = [sample for sample in samples if sample.at_s > _MINUTES * 60 * _WARM_UP]
     half = len(warm) // 2
     slope = slope_per_h(warm)
