@@ -81,7 +81,7 @@ def accept(
 ) -> Accepted:
     """Write the row before any work, so that no work can go unnoticed, and set its tokens aside.
 
-    Raises QuotaExhausted, NotFound where the conversation was deleted meanwhile, and OwnerGone;
+    Raises QuotaRefusal, NotFound where the conversation was deleted meanwhile, and OwnerGone;
     then there is no row.
     """
     now, ask = timezone.now(), plan.ask
