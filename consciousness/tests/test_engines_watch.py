@@ -13,7 +13,7 @@ from rest_framework.test import APIClient
 
 from consciousness import engine_errors as errors
 from consciousness import engine_roster, engines
-from consciousness.engine_configuration import Configuration
+from consciousness.engine_configuration import Configuration, read_configuration
 from consciousness.engine_roster import Roster
 from consciousness.models import ModelAlias, Upstream
 from consciousness.tests.generating import takes_at_most
@@ -356,7 +356,7 @@ class SlowReading:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.began, self.may_end = threading.Semaphore(0), threading.Event()
         self.count = 0
-        self._read = engine_roster.read_configuration
+        self._read = read_configuration
         monkeypatch.setattr(engine_roster, "read_configuration", self)
 
     def __call__(self) -> Configuration:
