@@ -106,6 +106,9 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc.lower()
 
 
+_NO_CHAINS = "An alias names a model, never another alias."
+
+
 class ModelAliasForm(forms.ModelForm[ModelAlias]):
     class Meta:
         model = ModelAlias
@@ -117,5 +120,14 @@ class ModelAliasForm(forms.ModelForm[ModelAlias]):
 
     def clean(self) -> None:
         super().clean()
-        if self.cleaned_data.get("alias") == self.cleaned_data.get("model"):
+        alias, model = self.cleaned_data.get("alias"), self.cleaned_data.get("model")
+        if alias == model:
             self.add_error("alias", "This is the model's own name.")
+            return
+        # Disabled ones too: they can be enabled without this form.
+        others = ModelAlias.objects.exclude(pk=self.instance.pk)
+        if others.filter(alias=model).exists():
+            self.add_error("model", f"This is an alias. {_NO_CHAINS}")
+        if leading_here := others.filter(model=alias).first():
+            text = f"Another alias, {leading_here.alias}, has this as its model. {_NO_CHAINS}"
+            self.add_error("alias", text)

@@ -76,10 +76,14 @@ def catalogue(*, fresh: bool = False) -> list[Model]:
     models: dict[str, Model] = {}
     for model in served:
         models.setdefault(model.id, model)
+    listed = dict(models)
     for alias, target in sorted(roster.aliases.items()):
+        # As in `choices`: an alias leads to a model, and hides one of its own name.
         if target in models:
-            models.setdefault(alias, replace(models[target], id=alias))
-    return list(models.values())
+            listed[alias] = replace(models[target], id=alias)
+        else:
+            listed.pop(alias, None)
+    return list(listed.values())
 
 
 def note_success(name: str, *, first_token_s: float) -> None:

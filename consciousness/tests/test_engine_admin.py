@@ -25,6 +25,7 @@ from tests.stub_engine import MODEL, StubEngine
 
 ENGINES = "/admin/consciousness/upstream/"
 ALIASES = "/admin/consciousness/modelalias/"
+RULE = "An alias names a model, never another alias."
 KEY = "sk-canary-key-of-an-engine"
 
 
@@ -377,6 +378,31 @@ def test_aliases(site: Client, stub: StubEngine) -> None:
         ("alias.changed", subject, {"fields": ["is_enabled"]}),
         ("alias.removed", subject, {}),
     ]
+
+
+def test_an_alias_names_a_model_and_never_another_alias(site: Client, stub: StubEngine) -> None:
+    def send(path: str, alias: str, model: str) -> dict[str, list[str]]:
+        response = site.post(
+            f"{ALIASES}{path}/", {"alias": alias, "model": model, "is_enabled": "on"}
+        )
+        return {} if response.status_code == 302 else form_errors(response)
+
+    assert send("add", "gpt-4o", MODEL) == {}
+    row = ModelAlias.objects.get()
+    of_an_alias = {"model": [f"This is an alias. {RULE}"]}
+    is_a_model = {"alias": [f"Another alias, gpt-4o, has this as its model. {RULE}"]}
+    assert send("add", "gpt-5", "gpt-4o") == of_an_alias
+    assert send("add", MODEL, "gpt-4o") == of_an_alias | is_a_model
+    assert send("add", MODEL, "llama") == is_a_model
+    ModelAlias.objects.update(is_enabled=False)  # could be enabled again
+    assert send("add", "gpt-5", "gpt-4o") == of_an_alias
+    assert send("add", MODEL, "llama") == is_a_model
+    assert send("add", "gpt-5", MODEL) == {}
+    still_is = {"alias": [f"Another alias, gpt-5, has this as its model. {RULE}"]}
+    assert send(f"{row.pk}/change", MODEL, "llama") == still_is
+    assert send(f"{row.pk}/change", "gpt-4o", "gpt-5") == of_an_alias
+    assert send(f"{row.pk}/change", "gpt-4", MODEL) == {}
+    assert send(f"{row.pk}/change", "gpt-4o", "gpt-4") == {}  # its own name, which it gives up
 
 
 # --- who may -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from pytest_django import Settings
@@ -13,6 +14,7 @@ from consciousness import engine_errors as errors
 from consciousness import engines
 from consciousness.engine import Prompt
 from consciousness.engine_keys import seal
+from consciousness.models import ModelAlias
 from consciousness.tests.generating import takes_at_most, wait_for_request
 from consciousness.tests.raw_server import RawServer, models_reply
 from consciousness.tests.several import Several, ask_one, names, statuses
@@ -186,6 +188,32 @@ def test_an_alias_may_hide_a_model(stub: StubEngine, other: RawServer, several: 
     several.add("other", other, priority=1)
     several.alias(MODEL, "qwen")
     assert [choice.model.id for choice in engines.choices(MODEL)] == ["qwen"]
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_what_the_catalogue_names_can_be_asked_whatever_aliases_there_are(
+    stub: StubEngine, other: RawServer, several: Several, is_alone: bool
+) -> None:
+    several.alias("right", MODEL)
+    several.alias("of-an-alias", "right")
+    several.alias("to-an-alias", "right")  # after "right" by its name
+    several.alias("loop-a", "loop-b")
+    several.alias("loop-b", "loop-a")
+    expected = [MODEL, "right"]
+    if not is_alone:
+        several.add("other", other, priority=1)
+        several.alias("llama", "no-such-model")  # hides a model
+        several.alias("qwen", MODEL)  # the same
+        several.alias("hidden", "qwen")
+        expected = [MODEL, "qwen", "hidden", "right"]
+    listed = engines.catalogue()
+    assert [model.id for model in listed] == expected
+    for model in listed:
+        (choice,) = engines.choices(model.id)
+        assert replace(choice.model, id=model.id) == model
+    for row in ModelAlias.objects.exclude(alias__in=expected):
+        with pytest.raises(errors.ModelUnknown):
+            engines.choices(row.alias)
 
 
 def test_the_catalogue_names_each_model_once_and_aliases_of_what_there_is(

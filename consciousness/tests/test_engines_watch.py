@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from django.db import OperationalError, connection
@@ -12,7 +13,7 @@ from rest_framework.test import APIClient
 
 from consciousness import engine_errors as errors
 from consciousness import engine_roster, engines
-from consciousness.engine_configuration import Configuration
+from consciousness.engine_configuration import Configuration, read_configuration
 from consciousness.engine_roster import Roster
 from consciousness.models import ModelAlias, Upstream
 from consciousness.tests.generating import takes_at_most
@@ -198,9 +199,12 @@ def test_one_thread_watches_several_engines_and_none_a_single_one(
 
 
 class Clock:
-    now_s = 1000.0
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.seen_by: set[int | None] = set()  # threads
 
     def __call__(self) -> float:
+        self.seen_by.add(threading.get_ident())
         return self.now_s
 
 
@@ -344,6 +348,181 @@ def test_while_one_thread_reads_the_others_go_on(
     may_end.set()
     reader.join(10)
     assert not reader.is_alive()
+
+
+class SlowReading:
+    """The table is read as ever, but each reading ends when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.began, self.may_end = threading.Semaphore(0), threading.Event()
+        self.count = 0
+        self._read = read_configuration
+        monkeypatch.setattr(engine_roster, "read_configuration", self)
+
+    def __call__(self) -> Configuration:
+        self.count += 1
+        self.began.release()
+        assert self.may_end.wait(10)
+        return self._read()
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> SlowReading:
+    return SlowReading(monkeypatch)
+
+
+class Burst:
+    """Callers at once, each in a thread of its own."""
+
+    def __init__(self, roster: Roster, clock: Clock) -> None:
+        self.found: list[list[str]] = []
+        self._roster, self._clock = roster, clock
+        self._threads: list[threading.Thread] = []
+
+    def add(self, count: int) -> None:
+        """Returns when each of them has looked at the clock."""
+        threads = [threading.Thread(target=self._ask) for _ in range(count)]
+        self._threads += threads
+        for thread in threads:
+            thread.start()
+        eventually(lambda: {t.ident for t in threads} <= self._clock.seen_by, within_s=10)
+
+    def _ask(self) -> None:
+        try:
+            self.found.append(names_of(self._roster))
+        finally:
+            connection.close()
+
+    def end(self) -> list[list[str]]:
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        return self.found
+
+
+@pytest.fixture
+def burst(elsewhere: Roster, clock: Clock) -> Burst:
+    return Burst(elsewhere, clock)
+
+
+def remove(roster: Roster, slow: SlowReading) -> None:
+    """The roster knows an engine that somebody has removed."""
+    Upstream.objects.create(name="gpu", url="http://10.0.0.3")
+    slow.may_end.set()
+    assert names_of(roster) == ["default", "gpu"]
+    Upstream.objects.all().delete()
+    slow.may_end.clear()
+    slow.began, slow.count = threading.Semaphore(0), 0
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("idle_s", [2.0, 15.0])
+def test_nobody_uses_what_is_older_than_two_seconds(
+    elsewhere: Roster, clock: Clock, slow: SlowReading, burst: Burst, idle_s: float
+) -> None:
+    remove(elsewhere, slow)
+    clock.now_s += idle_s
+    burst.add(6)
+    assert slow.began.acquire(timeout=10)
+    slow.may_end.set()
+    assert burst.end() == [["default"]] * 6
+    assert slow.count == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_this_process_changes_during_a_reading_is_read_again(
+    elsewhere: Roster, clock: Clock, slow: SlowReading, burst: Burst
+) -> None:
+    remove(elsewhere, slow)
+    clock.now_s += 15
+    burst.add(1)
+    assert slow.began.acquire(timeout=10)
+    elsewhere.expire()
+    burst.add(1)
+    slow.may_end.set()
+    assert burst.end() == [["default"]] * 2
+    assert slow.count == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_waits_for_a_database_that_hangs_gives_up_and_nobody_waits_after(
+    elsewhere: Roster,
+    clock: Clock,
+    slow: SlowReading,
+    burst: Burst,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remove(elsewhere, slow)
+    monkeypatch.setattr(engine_roster, "_PATIENCE_S", 0.2)
+    clock.now_s += 15
+    burst.add(5)
+    assert slow.began.acquire(timeout=10)
+    eventually(lambda: len(burst.found) == 4, within_s=5)  # all but the one that reads
+    monkeypatch.setattr(engine_roster, "_PATIENCE_S", 30.0)
+    clock.now_s += 30
+    for _ in range(3):
+        with takes_at_most(AT_ONCE_S):
+            assert names_of(elsewhere) == ["default", "gpu"]
+    slow.may_end.set()
+    assert sorted(burst.end()) == [["default"], *[["default", "gpu"]] * 4]
+    assert slow.count == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_the_database_is_known_to_be_away_nobody_waits(
+    elsewhere: Roster,
+    clock: Clock,
+    slow: SlowReading,
+    burst: Burst,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remove(elsewhere, slow)
+    monkeypatch.setattr(engine_roster, "_PATIENCE_S", 30.0)
+    clock.now_s += 15
+    fail_after(slow, lambda: advance(clock, 4))
+    assert names_of(elsewhere) == ["default", "gpu"]
+    assert names_of(elsewhere) == ["default", "gpu"]
+    assert slow.count == 1  # a second from the end of a reading that failed, however long it was
+    clock.now_s += 1
+    slow.may_end.clear()
+    burst.add(1)
+    eventually(lambda: slow.count == 2, within_s=10)
+    for _ in range(3):
+        with takes_at_most(AT_ONCE_S):
+            assert names_of(elsewhere) == ["default", "gpu"]
+    slow.may_end.set()
+    assert burst.end() == [["default", "gpu"]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_failure_long_ago_does_not_keep_anybody_from_waiting(
+    elsewhere: Roster, clock: Clock, slow: SlowReading, burst: Burst
+) -> None:
+    remove(elsewhere, slow)
+    clock.now_s += 15
+    read = slow._read
+    fail_after(slow, lambda: None)
+    assert names_of(elsewhere) == ["default", "gpu"]
+    slow._read = read
+    slow.may_end.clear()
+    clock.now_s += 15
+    burst.add(6)
+    eventually(lambda: slow.count == 2, within_s=10)
+    slow.may_end.set()
+    assert burst.end() == [["default"]] * 6
+
+
+def advance(clock: Clock, seconds: float) -> None:
+    clock.now_s += seconds
+
+
+def fail_after(slow: SlowReading, happens: Callable[[], None]) -> None:
+    def fail() -> Configuration:
+        happens()
+        raise OperationalError
+
+    slow._read = fail
+    slow.may_end.set()
 
 
 @pytest.mark.django_db(transaction=True)
