@@ -182,16 +182,23 @@ class ConversationMessage(serializers.Serializer[Any]):
 
 
 class _DigitsField(serializers.IntegerField):
-    """A number as a query parameter, with one spelling."""
+    """A number as a query parameter, with one spelling, and one message for all that it is not."""
+
+    def __init__(self, *, max_value: int, **options: Any) -> None:
+        super().__init__(min_value=1, max_value=max_value, **options)
+        self.error_messages["invalid"] = f"A whole number from 1 to {max_value}."
 
     def to_internal_value(self, data: Any) -> int:
         if not isinstance(data, str) or re.fullmatch("[1-9][0-9]{0,8}", data) is None:
             self.fail("invalid")
-        return int(data)
+        number = int(data)
+        if number > self.max_value:
+            self.fail("invalid")
+        return number
 
 
 class UsageRequest(StrictSerializer):
-    days = _DigitsField(required=False, min_value=1, max_value=366, default=30)
+    days = _DigitsField(required=False, max_value=366, default=30)
 
 
 class UsageDayResponse(serializers.ModelSerializer[UsageDay]):
