@@ -185,16 +185,13 @@ class _DigitsField(serializers.IntegerField):
     """A number as a query parameter, with one spelling, and one message for all that it is not."""
 
     def __init__(self, *, max_value: int, **options: Any) -> None:
-        super().__init__(min_value=1, max_value=max_value, **options)
-        self.error_messages["invalid"] = f"A whole number from 1 to {max_value}."
+        said = dict.fromkeys(("invalid", "max_value"), f"A whole number from 1 to {max_value}.")
+        super().__init__(min_value=1, max_value=max_value, error_messages=said, **options)
 
     def to_internal_value(self, data: Any) -> int:
         if not isinstance(data, str) or re.fullmatch("[1-9][0-9]{0,8}", data) is None:
             self.fail("invalid")
-        number = int(data)
-        if number > self.max_value:
-            self.fail("invalid")
-        return number
+        return int(data)
 
 
 class UsageRequest(StrictSerializer):
