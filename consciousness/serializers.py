@@ -185,8 +185,9 @@ class _DigitsField(serializers.IntegerField):
     """A number as a query parameter, with one spelling, and one message for all that it is not."""
 
     def __init__(self, *, max_value: int, **options: Any) -> None:
-        said = dict.fromkeys(("invalid", "max_value"), f"A whole number from 1 to {max_value}.")
-        super().__init__(min_value=1, max_value=max_value, error_messages=said, **options)
+        message = f"A whole number from 1 to {max_value}."
+        options["error_messages"] = {"invalid": message, "max_value": message}
+        super().__init__(min_value=1, max_value=max_value, **options)
 
     def to_internal_value(self, data: Any) -> int:
         if not isinstance(data, str) or re.fullmatch("[1-9][0-9]{0,8}", data) is None:
