@@ -26,30 +26,64 @@ _TEMPLATE_TOKENS = 100
 _TOKENS_PER_MESSAGE = 8
 
 
-class QuotaExhausted(ServiceError):
+# Nobody knows how long an answer takes; asking again is cheap.
+_IN_USE_RETRY_S = 5
+
+
+class QuotaRefusal(ServiceError):
+    """The request may take more tokens than are left of the day's."""
+
     status = 429
+
+    def __init__(self, detail: str, standing: Standing, *, retry_after_s: int) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s)
+        self.standing = standing
+
+
+class QuotaExhausted(QuotaRefusal):
+    """Until midnight."""
+
     code = "insufficient_quota"
     default_detail = "The daily token quota does not suffice for this request."
 
     def __init__(self, standing: Standing, *, wanted: int) -> None:
+        left = standing.remaining + standing.reserved
         super().__init__(
             f"{self.default_detail} It may take {wanted} tokens with the prompt;"
-            f" {standing.remaining} of {standing.limit} are left until midnight UTC.",
+            f" {left} of {standing.limit} are left until midnight UTC.",
+            standing,
             retry_after_s=standing.reset_s,
         )
-        self.standing = standing
 
     @property
     def headers(self) -> dict[str, str]:
         return {**super().headers, "x-should-retry": "false"}
 
 
+class QuotaInUse(QuotaRefusal):
+    """Until requests that are being answered have ended, which take less than they set aside."""
+
+    code = "quota_in_use"
+    default_detail = (
+        "The rest of the daily token quota is set aside for requests that are being answered."
+    )
+
+    def __init__(self, standing: Standing, *, wanted: int) -> None:
+        super().__init__(
+            f"{self.default_detail} This one may take {wanted} tokens with the prompt;"
+            f" {standing.remaining} of {standing.limit} are left, {standing.reserved} set aside.",
+            standing,
+            retry_after_s=_IN_USE_RETRY_S,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """A caller's day: `limit` 0 is no limit; `used` counts what is set aside too."""
+    """A caller's day: `limit` 0 is no limit; `used` counts what is set aside, `reserved`, too."""
 
     limit: int
     used: int
+    reserved: int
     reset_s: int
 
     @property
@@ -58,7 +92,13 @@ class Standing:
 
     def after(self, *, reserved: int, used: int) -> Standing:
         """Once `reserved` tokens have become `used` ones."""
-        return replace(self, used=self.used - reserved + used)
+        return replace(
+            self, used=self.used - reserved + used, reserved=max(0, self.reserved - reserved)
+        )
+
+    def suffices_later(self, tokens: int) -> bool:
+        """Whether they may fit once what is set aside has been settled."""
+        return self.used - self.reserved + tokens <= self.limit
 
 
 def limit_of(user: Any) -> int:
@@ -84,14 +124,15 @@ def estimate_prompt(prompt: Prompt) -> int:
 def reserve(user: Any, *, tokens: int, at: datetime) -> Standing:
     """Set tokens of the day of `at` aside, in the caller's transaction.
 
-    Raises QuotaExhausted.
+    Raises QuotaExhausted, QuotaInUse.
     """
     day, limit = at.date(), limit_of(user)
     reserved = UsageDay.objects.all().reserve(user_id=user.pk, day=day, tokens=tokens, quota=limit)
     standing = _standing(user, limit, at)
     if not reserved:
         metrics.QUOTA_REFUSALS.inc()
-        raise QuotaExhausted(standing, wanted=tokens)
+        refusal = QuotaInUse if standing.suffices_later(tokens) else QuotaExhausted
+        raise refusal(standing, wanted=tokens)
     return standing
 
 
@@ -105,5 +146,6 @@ def _standing(user: Any, limit: int, at: datetime) -> Standing:
     return Standing(
         limit=limit,
         used=row.total_tokens + row.reserved_tokens if row else 0,
+        reserved=row.reserved_tokens if row else 0,
         reset_s=int((midnight - at).total_seconds()) + 1,
     )

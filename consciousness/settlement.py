@@ -81,7 +81,7 @@ def accept(
 ) -> Accepted:
     """Write the row before any work, so that no work can go unnoticed, and set its tokens aside.
 
-    Raises QuotaExhausted, NotFound where the conversation was deleted meanwhile, and OwnerGone;
+    Raises QuotaRefusal, NotFound where the conversation was deleted meanwhile, and OwnerGone;
     then there is no row.
     """
     now, ask = timezone.now(), plan.ask
@@ -156,7 +156,7 @@ def record_hit(user: Any, plan: Plan, earlier: Query, assembly: Assembly) -> Acc
             reserved_tokens=0,
             standing=quota.standing_of(user),
         )
-        _keep_text(accepted, plan, assembly)
+        _keep_text(accepted, plan, assembly, Status.COMPLETED)
     metrics.QUERIES.labels(Status.COMPLETED).inc()
     return accepted
 
@@ -229,7 +229,7 @@ def settle(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly)
             if settled:
                 reserved = accepted.reserved_tokens
                 _count(accepted.user_id, accepted.at, reserved=reserved, usage=usage)
-                _keep_text(accepted, plan, assembly)
+                _keep_text(accepted, plan, assembly, outcome.status)
     except DatabaseFailure:
         log.error("query_not_settled", query_id=str(accepted.query_id))
         if outcome.status == Status.COMPLETED:
@@ -257,11 +257,14 @@ def _count(
     )
 
 
-def _keep_text(accepted: Accepted, plan: Plan, assembly: Assembly) -> None:
+def _keep_text(accepted: Accepted, plan: Plan, assembly: Assembly, status: Status) -> None:
     ask = plan.ask
     if not ask.store:
         return
-    if plan.conversation_id and assembly.text:
+    if ask.claim_id is not None and status != Status.COMPLETED:
+        # Its key is free and it may be sent again: then that is the turn, and this one is none.
+        Query.objects.filter(id=accepted.query_id).update(conversation=None)
+    elif plan.conversation_id and assembly.text:
         is_kept = conversations.record_turn(
             plan.conversation_id,
             user_id=accepted.user_id,

@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import User
 from consciousness import sse
-from consciousness.models import IdempotentRequest, Memory, Query, UsageDay
+from consciousness.models import IdempotentRequest, Memory, Query, Status, UsageDay
 from consciousness.tests.asking import (
     LOGOUT,
     PROCESS,
@@ -27,6 +27,7 @@ from consciousness.tests.asking import (
     hang_up,
 )
 from consciousness.tests.keyed import (
+    CONVERSATIONS,
     COUNT,
     KEY,
     STREAM,
@@ -263,6 +264,40 @@ def test_a_caller_who_leaves_frees_the_key(
         response = as_alice.post(PROCESS, body, headers={"Idempotency-Key": KEY}, **environ)
     assert response.status_code == 499
     assert_free_and_good_for_a_retry(as_alice)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_was_left_is_no_turn_beside_its_retry(
+    as_alice: APIClient, stub: StubEngine, *, begun: bool, stream: bool
+) -> None:
+    conversation = "new"
+    if begun:
+        first = as_alice.post(PROCESS, {"prompt": "Hello", "conversation": "new"})
+        conversation = first.json()["conversation"]
+    body = {**COUNT, "conversation": conversation, "stream": stream}
+    stub.enqueue(Behaviour.HANG_MID_STREAM, after_tokens=2)
+    if stream:
+        response = send(as_alice, body)
+        next(chunks(response))
+        hang_up(response)
+    else:
+        ours, client = socket.socketpair()
+        client.close()
+        environ: dict[str, Any] = {"gunicorn.socket": ours}
+        with ours:
+            as_alice.post(PROCESS, body, headers={"Idempotency-Key": KEY}, **environ)
+    left = Query.objects.exclude(status=Status.COMPLETED).get()
+    assert (left.status, left.conversation_id) == (Status.CANCELLED, None)
+    retried = send(as_alice, {**body, "stream": stream})
+    assert not is_replay(retried)
+    b"".join(chunks(retried)) if stream else retried.content
+    (kept,) = as_alice.get(CONVERSATIONS).json()["results"]
+    messages = as_alice.get(f"{CONVERSATIONS}/{kept['id']}/messages").json()["results"]
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    assert asked == ["Hello"] * begun + ["Count to 3"]
+    assert UsageDay.objects.get().requests == 2 + begun, "each was worked on, and counts"
 
 
 # --- while it runs -----------------------------------------------------------------------------

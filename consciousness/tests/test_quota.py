@@ -125,6 +125,25 @@ def test_what_exceeds_the_rest_is_refused_before_any_work(
     assert ask(as_alice, "Count to 3", max_tokens=100).status_code == 200
 
 
+def test_what_others_of_ones_own_have_set_aside_may_come_back_soon(
+    as_alice: APIClient, alice: User, stub: StubEngine, settings: Settings
+) -> None:
+    settings.DAILY_TOKEN_QUOTA = 1000
+    UsageDay.objects.create(user=alice, day=timezone.now().date(), reserved_tokens=800)
+    response = ask(as_alice, "Count to 3", max_tokens=500)
+    assert (response.status_code, response.json()["code"]) == (429, "quota_in_use")
+    assert "200 of 1000 are left, 800 set aside" in response.json()["detail"]
+    assert response["Retry-After"] == "5"
+    assert "x-should-retry" not in response.headers
+    assert told(response, "remaining") == 200
+    # What would not fit even then is told so at once, with what is left in truth.
+    response = ask(as_alice, "Count to 3", max_tokens=950)
+    assert response.json()["code"] == "insufficient_quota"
+    assert "1000 of 1000 are left" in response.json()["detail"]
+    UsageDay.objects.update(reserved_tokens=0)
+    assert ask(as_alice, "Count to 3", max_tokens=500).status_code == 200
+
+
 @pytest.mark.parametrize(("own", "status"), [(0, 200), (100, 429), (None, 429)])
 def test_an_account_may_have_a_quota_of_its_own(
     as_alice: APIClient,
@@ -197,7 +216,7 @@ def test_of_many_at_once_no_more_begin_than_fit(alice: User, settings: Settings)
     def reserve(_number: int) -> bool:
         try:
             quota.reserve(alice, tokens=150, at=now)
-        except quota.QuotaExhausted:
+        except quota.QuotaInUse:
             return False
         return True
 

@@ -19,7 +19,7 @@ from consciousness.asks import Answer, Ask
 from consciousness.callers import abandonment_of
 from consciousness.idempotency import claimed, idempotent, keeping
 from consciousness.models import Kind
-from consciousness.quota import QuotaExhausted
+from consciousness.quota import QuotaRefusal
 from consciousness.running import RunningQuery
 from consciousness.serializers import (
     AnswerResponse,
@@ -78,7 +78,7 @@ def _telling_what_is_left(request: Request) -> Iterator[None]:
     """Who is refused for want of tokens reads in the headers what is left of them."""
     try:
         yield
-    except QuotaExhausted as refusal:
+    except QuotaRefusal as refusal:
         ratelimit.tell_tokens(request._request, refusal.standing)
         raise
 

@@ -36,6 +36,7 @@ const WORDS = {
   rate_limited: "That was too often in a short time.",
   too_many_waiting: "Several of your questions are waiting already.",
   insufficient_quota: "Your tokens for today are used up. More come at midnight UTC.",
+  quota_in_use: "The rest of your tokens for today is set aside for answers under way.",
   engine_busy: "The engine is busy.",
   queue_full: "The engine is busy: many others are waiting.",
   queue_timeout: "The engine is busy: no turn came in time.",
