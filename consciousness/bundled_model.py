@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 
 BUNDLED_NAME = "gemma-3-270m"
+BUNDLED_CREATED_S = 1_755_129_600  # Unix time: Gemma 3 270M came out on 14 August 2025
 BUNDLED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 # A base model does not know when to stop: at the next question, and at a blank line.
 STOPS = ("\n### ", "\n\n")

@@ -43,6 +43,8 @@ _COUNTING: dict[str, dict[str, Any]] = {
     "llamacpp": {"timings_per_token": True, "return_progress": True},
     "vllm": {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
 }
+# By `owned_by`, those whose `created` is the moment at which they are asked.
+_TELL_THE_TIME = ("llamacpp", "vllm", "sglang")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ class Model:
     id: str
     owned_by: str
     context_tokens: int | None
-    created: int = 0  # Unix time, 0 where the server does not tell
+    created: int = 0  # Unix time, 0 where it is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +167,7 @@ class Engine:
         Raises UnsupportedByEngine where it is known beforehand.
         """
         if prompt.speaks_of_tools and not self._can_use_tools(model):
-            raise errors.UnsupportedByEngine("tools")
+            raise errors.UnsupportedByEngine("tools" if "tools" in prompt.options else "messages")
         self._admit()
         if prompt.inputs:
             return self._embed(prompt, model=model, timeouts=timeouts or Timeouts())
@@ -228,12 +230,20 @@ def _parse_models(body: Any) -> tuple[Model, ...]:
                 id=entry["id"],
                 owned_by=owner if isinstance(owner := entry.get("owned_by"), str) else "",
                 context_tokens=window if isinstance(window, int) else None,
-                created=made if isinstance(made := entry.get("created"), int) else 0,
+                created=_created_s(entry),
             )
         )
     if not models:
         raise errors.EngineBadReply
     return tuple(models)
+
+
+def _created_s(entry: Mapping[str, Any]) -> int:
+    """The same whenever and by whichever process it is asked for; 0 where it is not known."""
+    if entry.get("owned_by") in _TELL_THE_TIME:
+        is_bundled = entry["id"] == bundled_model.BUNDLED_NAME
+        return bundled_model.BUNDLED_CREATED_S if is_bundled else 0
+    return made if isinstance(made := entry.get("created"), int) else 0
 
 
 def _is_model_id(value: Any) -> bool:

@@ -27,10 +27,12 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from consciousness import quota
 from consciousness.asks import Answer, Ask
 from consciousness.engine_stream import Chunk
 from consciousness.models import KEY_LENGTH, IdempotentRequest
 from consciousness.sse import Writer
+from sovereigncore import ratelimit
 from sovereigncore.api import JSONRenderer, ServiceError
 from sovereigncore.connections import release_connection
 
@@ -91,6 +93,8 @@ def idempotent(*, events: ToEvents | None = None) -> Callable[[Handler], Handler
             key, digest = _checked_key(request), _digest(request)
             found = _claim_or_find(request.user, key=key, digest=digest)
             if isinstance(found, IdempotentRequest):
+                if found.query_id is not None:  # the model was asked, so tokens matter
+                    ratelimit.tell_tokens(request._request, quota.standing_of(request.user))
                 return _replayed(found, request, events)
             request.META[_CLAIM] = found
             return _held(found, lambda: handler(view, request, *args, **kwargs))

@@ -81,7 +81,8 @@ class ProtocolRequest(ProtocolSerializer):
 
 
 class GeneratingRequest(ProtocolRequest):
-    temperature = StrictFloatField(min_value=0, max_value=2, default=1)
+    # As a float, which is what a given one becomes: 1 and 1.0 are two keys of the cache.
+    temperature = StrictFloatField(min_value=0, max_value=2, default=1.0)
     top_p = StrictFloatField(required=False, min_value=0, max_value=1)
     stop = StopField(required=False)
     seed = StrictIntegerField(required=False, min_value=-(2**63), max_value=2**63 - 1)

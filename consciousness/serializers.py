@@ -182,7 +182,12 @@ class ConversationMessage(serializers.Serializer[Any]):
 
 
 class _DigitsField(serializers.IntegerField):
-    """A number as a query parameter, with one spelling."""
+    """A number as a query parameter, with one spelling, and one message for all that it is not."""
+
+    def __init__(self, *, max_value: int, **options: Any) -> None:
+        message = f"A whole number from 1 to {max_value}."
+        options["error_messages"] = {"invalid": message, "max_value": message}
+        super().__init__(min_value=1, max_value=max_value, **options)
 
     def to_internal_value(self, data: Any) -> int:
         if not isinstance(data, str) or re.fullmatch("[1-9][0-9]{0,8}", data) is None:
@@ -191,7 +196,7 @@ class _DigitsField(serializers.IntegerField):
 
 
 class UsageRequest(StrictSerializer):
-    days = _DigitsField(required=False, min_value=1, max_value=366, default=30)
+    days = _DigitsField(required=False, max_value=366, default=30)
 
 
 class UsageDayResponse(serializers.ModelSerializer[UsageDay]):

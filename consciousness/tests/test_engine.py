@@ -11,6 +11,7 @@ import pytest
 from consciousness import engine as engine_module
 from consciousness import engine_errors as errors
 from consciousness import engines
+from consciousness.bundled_model import BUNDLED_CREATED_S, BUNDLED_NAME
 from consciousness.engine import Engine, Model, Prompt
 from consciousness.tests.raw_server import (
     RawRequest,
@@ -132,6 +133,23 @@ def test_the_good_entries_of_a_list_are_taken() -> None:
             Model(id="odd", owned_by="", context_tokens=None),
             Model(id="odder", owned_by="", context_tokens=None),
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "owned_by", "created"),
+    [
+        ("m", "llamacpp", 0),
+        ("m", "vllm", 0),
+        (BUNDLED_NAME, "llamacpp", BUNDLED_CREATED_S),
+        ("m", "library", 1001),  # Ollama's is a time of the model's own
+    ],
+)
+def test_the_time_of_asking_is_no_time_of_the_model(name: str, owned_by: str, created: int) -> None:
+    """Each web process asks when it likes, and all of them have to say the same."""
+    entry = {"id": name, "owned_by": owned_by, "created": 1001}
+    with RawServer(lambda _request: json_reply({"data": [entry]})) as server:
+        (model,) = engine_at(server).models()
+    assert model.created == created
 
 
 def test_a_list_without_end_is_cut_off(stub: StubEngine) -> None:

@@ -53,15 +53,23 @@ CALLED = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
 RESULT = {"role": "tool", "content": "4", "tool_call_id": "c"}
 
 
-@pytest.mark.parametrize("asked", [prompt(**TOOLS), prompt(CALLED), prompt(RESULT)])
+@pytest.mark.parametrize(
+    ("asked", "at_fault"),
+    [
+        (prompt(**TOOLS), "tools"),
+        (prompt(RESULT, **TOOLS), "tools"),
+        (prompt(CALLED), "messages"),
+        (prompt(RESULT), "messages"),
+    ],
+)
 def test_tools_are_not_sent_to_a_template_that_leaves_them_out(
-    stub: StubEngine, asked: Prompt
+    stub: StubEngine, asked: Prompt, at_fault: str
 ) -> None:
     stub.takes_tools = False
     engine = Engine(url=stub.url, api_key=stub.api_key)
     with pytest.raises(errors.UnsupportedByEngine) as raised:
         engine.generate(asked, model=LLAMA)
-    assert list(raised.value.errors or ()) == ["tools"]
+    assert list(raised.value.errors or ()) == [at_fault]
     assert not raised.value.is_engines_own  # another one is not asked, and this one is not blamed
     engine.generate(prompt(), model=LLAMA).close()
     engine.generate(asked, model=OTHER).close()

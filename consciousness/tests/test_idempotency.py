@@ -332,6 +332,36 @@ def test_nothing_of_the_database_is_held_while_the_model_thinks(
     assert the_key_is_free()
 
 
+# --- headers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [COUNT, STREAM])
+def test_a_replay_tells_what_is_left_of_the_quota(
+    as_alice: APIClient, stub: StubEngine, settings: Settings, body: dict[str, Any]
+) -> None:
+    settings.DAILY_TOKEN_QUOTA = 10_000
+    response = send(as_alice, body)
+    if body is STREAM:
+        list(chunks(response))
+    left = str(10_000 - Query.objects.get().total_tokens)
+    again = send(as_alice, body)
+    assert is_replay(again)
+    assert again["x-ratelimit-limit-tokens"] == "10000"
+    assert again["x-ratelimit-remaining-tokens"] == left
+    assert again["x-ratelimit-reset-tokens"]
+
+
+def test_a_replay_that_used_no_tokens_tells_nothing_of_them(
+    as_alice: APIClient, settings: Settings
+) -> None:
+    settings.DAILY_TOKEN_QUOTA = 10_000
+    for _ in range(2):
+        noted = send(as_alice, {"text": "The dog is called Rex."}, path=MEMORIES)
+        assert noted.status_code == 201
+        assert "x-ratelimit-remaining-tokens" not in noted
+    assert is_replay(noted)
+
+
 # --- streams -----------------------------------------------------------------------------------
 
 
@@ -425,8 +455,8 @@ def test_without_a_key_it_costs_nothing_and_with_one_little(
     assert len(first) == len(without) + 5
     assert len([sql for sql in first if "idempotent" in sql]) == 3
     again = statements(as_alice, **{"Idempotency-Key": KEY})
-    # The credential; a claim in vain, in a savepoint that is rolled back; what is kept.
-    assert len(again) == 6
+    # The credential; a claim in vain, in a savepoint that is rolled back; what is kept; the quota.
+    assert len(again) == 7
 
 
 def test_the_kept_text_is_what_was_sent_whatever_it_is(

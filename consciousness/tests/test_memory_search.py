@@ -83,6 +83,23 @@ def test_what_others_note_does_not_move_ones_own_facts(alice: User, bob: User) -
     assert found(alice, "piano kayak") == before
 
 
+@pytest.mark.parametrize(
+    ("fact", "part"),
+    [("我的狗叫雷克斯", "雷克斯"), ("私の犬の名前はレックスです", "レックス")],
+)
+def test_without_spaces_a_text_is_one_word(alice: User, fact: str, part: str) -> None:
+    memory.remember(user=alice, text=fact)
+    assert not memory.search(user=alice, text=part)
+    assert memory.search(user=alice, text=fact)
+
+
+def test_accents_count_on_postgresql_alone(alice: User) -> None:
+    memory.remember(user=alice, text="The café is closed")
+    assert memory.search(user=alice, text="café")
+    is_found = bool(memory.search(user=alice, text="cafe"))
+    assert is_found == (connection.vendor == "sqlite")
+
+
 def test_accents_do_not_depend_on_how_they_are_typed(alice: User) -> None:
     memory.remember(user=alice, text=unicodedata.normalize("NFD", "Née Müller, from Zürich"))
     for form in ("NFC", "NFD", "NFKC"):

@@ -7,6 +7,7 @@ import socketserver
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -98,7 +99,7 @@ class StubHandler(BaseHTTPRequestHandler):
         elif not self._is_authorized():
             self._refuse(401, "authentication_error", "Invalid API Key")
         elif self.path == "/v1/models":
-            self._answer_probe(describe_models(self.state.n_ctx, self.state.created))
+            self._answer_probe(describe_models(self.state.n_ctx, int(time.time())))
         elif self.path == "/props":
             takes_tools = self.state.takes_tools
             self._reply(describe_properties(self.state.n_ctx, takes_tools=takes_tools))
