@@ -36,8 +36,8 @@ class Chunk:
 class Usage:
     """Tokens so far. `is_estimated` while the engine has not told: then each piece of the answer
     counts one. `is_open` once nobody listens any more and there may be more than what was heard:
-    the engine may go on, or had accepted and told no count yet. `cached_tokens` are those of the prompt that the
-    engine had not to read again."""
+    the engine may go on, or had accepted and told no count yet. `cached_tokens` are those of the
+    prompt that the engine had not to read again."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
