@@ -75,6 +75,12 @@ class Prompt:
         return CHAT_PATH if self.messages else "/v1/completions"
 
     @property
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        count: int = self.options.get("n", 1)
+        return count
+
+    @property
     def speaks_of_tools(self) -> bool:
         in_messages = any(
             message.get("role") == "tool" or message.get("tool_calls") for message in self.messages
@@ -180,7 +186,14 @@ class Engine:
         }
         if model.id == bundled_model.BUNDLED_NAME:
             body.update(_bundled_stops(prompt.options))
-        return Generation(self._http, orjson.dumps(body), timeouts or Timeouts(), path=prompt.path)
+        return Generation(
+            self._http,
+            orjson.dumps(body),
+            timeouts or Timeouts(),
+            path=prompt.path,
+            max_tokens=prompt.max_tokens,
+            choices=prompt.choices,
+        )
 
     def _embed(self, prompt: Prompt, *, model: Model, timeouts: Timeouts) -> Generation:
         """One chunk with all vectors; see engine_embedding."""

@@ -26,6 +26,8 @@ _IDLE_S = 0.25  # how soon a vanished caller or a passed deadline is noticed
 # so neither its slot is free nor the count complete; one that let a deadline pass has had its time,
 # and a caller waits to be told.
 _LAST_WORDS_S, _LATE_LAST_WORDS_S = 3.0, 0.5
+# A token has more pieces than one where its bytes are cut, or a tool's name and arguments parted.
+_PIECES_A_TOKEN, _MORE_PIECES = 2, 16
 _ERROR_BODY_BYTES = 64 * 1024
 _MAX_REPLY_BYTES = 32 * 1024 * 1024
 
@@ -71,9 +73,13 @@ class Generation:
         *,
         path: str = CHAT_PATH,
         read: Reader = read_stream,
+        max_tokens: int | None = None,
+        choices: int = 1,
     ) -> None:
+        """`max_tokens` are those of each of the `choices` asked for."""
         self._http, self._path, self._body, self._timeouts = http, path, body, timeouts
         self._read_reply = read
+        self._max_tokens, self._choices = max_tokens, choices
         # Bounded: a caller that reads slowly slows the engine instead of filling memory.
         self._received: queue.Queue[Chunk | Exception | None] = queue.Queue(maxsize=64)
         self._has_ended = False  # the end was taken out of `_received`
@@ -81,9 +87,10 @@ class Generation:
         self._deaf = threading.Event()  # nor to hear how far it came
         self._disconnect: Callable[[int], None] = lambda how: None
         self._tally = Tally()
-        self.finish_reason = ""
+        self._finish_reasons: dict[int, str] = {}
+        self._is_cut = False  # the engine went on beyond `max_tokens`
         self.first_token_after_s: float | None = None
-        self._has_answered = self._has_begun = False
+        self._has_answered = self._has_accepted = False
         self._is_late = False
         self._started_s = self._last_s = time.monotonic()
         # With the request's id, which the engine and what is logged here are to name.
@@ -94,6 +101,11 @@ class Generation:
     @property
     def usage(self) -> Usage:
         return self._tally.usage
+
+    @property
+    def finish_reason(self) -> str:
+        """The first choice's."""
+        return self._finish_reasons.get(0, "")
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -119,6 +131,9 @@ class Generation:
             if isinstance(item, Exception):
                 raise item
             self._check_deadlines()
+            if self._is_beyond_limit(item):
+                yield from self._cut()
+                return
             if item.text or item.extra or item.finish_reason:
                 yield item
 
@@ -132,13 +147,32 @@ class Generation:
         return item
 
     def _account(self, chunk: Chunk) -> None:
-        self._has_begun = True
         self._last_s = time.monotonic()
         if (chunk.text or chunk.extra) and self.first_token_after_s is None:
             self.first_token_after_s = self._last_s - self._started_s
         self._tally.add(chunk)
-        if chunk.index == 0:
-            self.finish_reason = chunk.finish_reason or self.finish_reason
+        if chunk.finish_reason and not self._is_cut:
+            self._finish_reasons[chunk.index] = chunk.finish_reason
+
+    def _is_beyond_limit(self, chunk: Chunk) -> bool:
+        """Whether this is more of the answer than was asked for. A last event that only counts is
+        not: llama.cpp's may hold a token more than was said. Of an engine that does not count while
+        it answers, pieces are counted, with room for one that cuts them small."""
+        if self._max_tokens is None or not (chunk.text or chunk.extra):
+            return False
+        limit = self._max_tokens * self._choices
+        if self.usage.is_estimated:
+            limit = limit * _PIECES_A_TOKEN + _MORE_PIECES
+        return self.usage.completion_tokens > limit
+
+    def _cut(self) -> Iterator[Chunk]:
+        """The end that an engine which kept to the limit would have told."""
+        log.warning("engine_ignores_max_tokens", max_tokens=self._max_tokens)
+        self._is_cut = True
+        for index in range(self._choices):
+            if index not in self._finish_reasons:
+                self._finish_reasons[index] = "length"
+                yield Chunk(index=index, finish_reason="length")
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
@@ -167,8 +201,8 @@ class Generation:
         with contextlib.suppress(queue.Empty):
             while not self._has_ended and time.monotonic() < until_s:
                 self._take(timeout_s=max(0.0, until_s - time.monotonic()))
-        # It may go on; or it had begun, which took reading the prompt, and told no count yet.
-        if not self._has_ended or (self._has_begun and self._tally.usage.is_estimated):
+        # It may go on; or it had accepted, and so begun to read the prompt, and told no count yet.
+        if not self._has_ended or (self._has_accepted and self._tally.usage.is_estimated):
             self._tally.doubt()
 
     # --- the reader's thread ---------------------------------------------------------------
@@ -210,6 +244,7 @@ class Generation:
             self._has_answered = True
             if reply.status_code != httpx2.codes.OK:
                 raise refusal(reply, bounded_body(reply, max_bytes=_ERROR_BODY_BYTES))
+            self._has_accepted = True
             for chunk in self._read_reply(reply):
                 if not self._hand_over(chunk):
                     return

@@ -34,10 +34,10 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Tokens so far. `is_estimated` while the engine has not told: then a text chunk counts one.
-    `is_open` once nobody listens any more and there may be more than what was heard: the engine may
-    go on, or had begun and told no count yet. `cached_tokens` are those of the prompt that the
-    engine had not to read again."""
+    """Tokens so far. `is_estimated` while the engine has not told: then each piece of the answer
+    counts one. `is_open` once nobody listens any more and there may be more than what was heard:
+    the engine may go on, or had accepted and told no count yet. `cached_tokens` are those of the
+    prompt that the engine had not to read again."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -79,7 +79,8 @@ class Tally:
     def add(self, chunk: Chunk) -> None:
         known = self.usage
         if chunk.prompt_tokens is None or chunk.completion_tokens is None:
-            if chunk.text and known.is_estimated:
+            is_counted = chunk.completion_tokens is not None  # of embeddings, which say nothing
+            if (chunk.text or chunk.extra) and not is_counted and known.is_estimated:
                 self.usage = replace(known, completion_tokens=known.completion_tokens + 1)
             return
         if chunk.counts_all:

@@ -78,7 +78,7 @@ class RunningQuery:
             self._plan,
             model=choices[0].model.id,
             request_digest=request_digest,
-            answers=self._plan.ask.options.get("n", 1),
+            answers=self._plan.prompt.choices,
         )
         self._model = choices[0].model.id
         self._events = self._generated(choices)

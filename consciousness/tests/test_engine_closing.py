@@ -160,6 +160,26 @@ def test_an_answer_that_had_begun_and_told_no_count_is_not_known_to_have_cost_no
     assert (generation.usage.total_tokens, generation.usage.is_open) == (0, True)
 
 
+def test_an_engine_that_accepted_and_told_no_count_is_not_known_to_have_cost_nothing(
+    stub: StubEngine,
+) -> None:
+    """It reads the prompt: its headers are all that has come."""
+    stub.behave(Behaviour.HANG_BEFORE_FIRST_TOKEN)
+    generation = started(stub)
+    wait_until(lambda: bool(stub.ledger and stub.ledger[0].prompt_tokens))
+    generation.close()
+    assert (generation.usage.total_tokens, generation.usage.is_open) == (0, True)
+
+
+def test_an_engine_that_never_accepted_cost_nothing(stub: StubEngine) -> None:
+    stub.behave(Behaviour.HANG_BEFORE_HEADERS)
+    generation = started(stub)
+    wait_for_request(stub)
+    generation.close()
+    assert stub.ledger[0].prompt_tokens == 0
+    assert (generation.usage.total_tokens, generation.usage.is_open) == (0, False)
+
+
 def test_a_refusal_cost_nothing(stub: StubEngine) -> None:
     stub.behave(Behaviour.BUSY_429)
     generation = started(stub)

@@ -10,15 +10,19 @@ import pytest
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+from accounts.models import User
 from consciousness import engine_generation
-from consciousness.models import Query, Status
+from consciousness.models import Query, Status, UsageDay
 from consciousness.tests.asking import ask, ask_streamed, assert_nothing_runs, chunks, event_of
+from consciousness.tests.openai_asking import CHAT, parts_of, streamed, user
 from tests.log_capture import LogCapture
 from tests.stub_engine import CANARY_SECRET, Behaviour, StubEngine
 
 BOUND_S = 5.0
 COUNTING = "Count to 50"
 
+# What was answered with a 200, which may have cost something, and told no count.
+ACCEPTED = (Behaviour.HTML, Behaviour.HANG_BEFORE_FIRST_TOKEN)
 # What it does, status, code, Retry-After.
 BEFORE_ANY_TOKEN = [
     (Behaviour.LOADING_503, 503, "engine_loading", "2"),
@@ -68,7 +72,7 @@ def test_failures_before_any_token(
     assert response.get("Retry-After") == retry_after
     query = the_failed_query(stub, code=code)
     assert query.completion_tokens == 0
-    assert not query.is_estimated
+    assert query.is_estimated is (behaviour in ACCEPTED)
     assert len(stub.ledger) == 1  # nothing is tried twice
     assert CANARY_SECRET not in response.content.decode() + logs.text
     assert CANARY_SECRET not in query.content.response
@@ -137,6 +141,48 @@ def test_an_endless_answer_is_ended_by_its_size(
     assert response.json()["code"] == "engine_bad_reply"
     query = the_failed_query(stub, code="engine_bad_reply")
     assert 100 < query.completion_tokens < 1000
+
+
+def test_an_engine_that_ignores_max_tokens_is_ended_there(
+    as_alice: APIClient, alice: User, stub: StubEngine, settings: Settings, logs: LogCapture
+) -> None:
+    settings.DAILY_TOKEN_QUOTA = 1000
+    stub.behave(Behaviour.ENDLESS, token_delay_s=0.01)
+    response = ask(as_alice, max_tokens=30)
+    assert response.status_code == 200
+    assert response.json()["response"] == " more" * 30
+    query = Query.objects.get()
+    assert_nothing_runs(stub)
+    (record,) = stub.ledger
+    assert record.disconnected
+    assert (query.status, query.finish_reason) == (Status.COMPLETED, "length")
+    assert (query.prompt_tokens, query.completion_tokens) == (
+        record.prompt_tokens,
+        record.completion_tokens,
+    )
+    assert 30 < query.completion_tokens < 100
+    assert not query.is_estimated
+    day = UsageDay.objects.get(user=alice)
+    assert day.prompt_tokens + day.completion_tokens == query.total_tokens
+    assert len(logs.events("engine_ignores_max_tokens")) == 1
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_each_choice_of_a_stream_that_ignores_max_tokens_ends_with_length(
+    as_alice: APIClient, stub: StubEngine, n: int
+) -> None:
+    stub.behave(Behaviour.ENDLESS, token_delay_s=0.01)
+    body = {"messages": [user(COUNTING)], "max_tokens": 5, "n": n}
+    *parts, end = parts_of(streamed(as_alice, CHAT, **body))
+    assert end == "[DONE]"
+    said = [choice for part in parts for choice in part["choices"]]
+    for index in range(n):
+        own = [choice for choice in said if choice["index"] == index]
+        assert sum(bool(choice["delta"].get("content")) for choice in own) == 5
+        assert [choice["finish_reason"] for choice in own if choice["finish_reason"]] == ["length"]
+        assert own[-1]["finish_reason"] == "length"
+    assert_nothing_runs(stub)
+    assert Query.objects.get().completion_tokens == stub.ledger[0].completion_tokens > 5 * n
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import httpx2
+import orjson
 import pytest
 
 from consciousness import engine_errors as errors
@@ -21,9 +23,12 @@ from consciousness.tests.generating import (
     timeouts,
 )
 from consciousness.tests.raw_server import RawServer
+from tests.log_capture import LogCapture
 from tests.stub_engine import Behaviour, StubEngine
 
 pytestmark = pytest.mark.once
+
+OK, STREAM = "HTTP/1.1 200 OK\r\n", "Content-Type: text/event-stream\r\n"
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +104,56 @@ def test_a_slow_reader_slows_the_engine_instead_of_filling_memory(stub: StubEngi
     assert stub.wait_idle()
 
 
+def streamed(*events: dict[str, Any]) -> bytes:
+    said = b"".join(b"data: %s\n\n" % orjson.dumps(event) for event in events)
+    return f"{OK}{STREAM}\r\n".encode() + said
+
+
+def piece(text: str, *, end: str | None = None, **counts: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": end}
+    return {"choices": [choice], **counts}
+
+
+def total_of(completion: int) -> dict[str, Any]:
+    return {"usage": {"prompt_tokens": 3, "completion_tokens": completion}}
+
+
+THINKING = {"choices": [{"index": 0, "delta": {"reasoning_content": "hm"}}]}
+
+
+@pytest.mark.parametrize(
+    ("events", "said", "end", "counted"),
+    [
+        # It tells no count: each piece is one, and there may be 2 * 3 + 16 of them.
+        ([piece("a")] * 30, "a" * 22, "length", 30),
+        ([THINKING] * 30, "", "length", 30),
+        ([piece("a", **total_of(2)), piece("b", **total_of(4))], "a", "length", 4),
+        # More than one token a piece, and pieces that are less than one.
+        ([piece("abc", **total_of(3)), piece("", end="stop")], "abc", "stop", 3),
+        ([piece("a", **total_of(1))] * 9 + [piece("", end="stop")], "a" * 9, "stop", 1),
+        # The count of an answer that has ended is no reason to change its end.
+        ([piece("a"), piece("", end="stop"), {"choices": [], **total_of(4)}], "a", "stop", 4),
+        ([piece("a"), piece("", end="stop", **total_of(4))], "a", "stop", 4),
+        # What ends after it was ended here ended here.
+        ([*[piece("a")] * 23, piece("", end="stop")], "a" * 22, "length", 23),
+    ],
+)
+def test_more_tokens_than_asked_for_end_the_answer(
+    events: list[dict[str, Any]], said: str, end: str, counted: int, logs: LogCapture
+) -> None:
+    with RawServer(lambda _request: streamed(*events), keeps_open=False) as server:
+        http = httpx2.Client(base_url=server.url)
+        generation = Generation(http, b"{}", timeouts(), max_tokens=3)
+        chunks = [chunk for chunk in generation if chunk]
+        generation.close()
+    assert "".join(chunk.text for chunk in chunks) == said
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == [end]
+    assert generation.finish_reason == end
+    assert generation.usage.completion_tokens == counted
+    assert len(logs.events("engine_ignores_max_tokens")) == (end == "length")
+    assert readers() == []
+
+
 def test_connecting_has_a_deadline_of_its_own() -> None:
     with a_deaf_port() as port:
         http = httpx2.Client(base_url=f"http://127.0.0.1:{port}")
@@ -107,9 +162,6 @@ def test_connecting_has_a_deadline_of_its_own() -> None:
             list(generation)
         generation.close()
         assert readers() == []
-
-
-OK, STREAM = "HTTP/1.1 200 OK\r\n", "Content-Type: text/event-stream\r\n"
 
 
 @pytest.mark.parametrize(
