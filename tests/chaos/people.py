@@ -20,6 +20,8 @@ MEMORIES = "/api/v1/consciousness/memories"
 CONVERSATIONS = "/api/v1/consciousness/conversations"
 # Keys and questions that all of them use: what one process knows of them must stay its owner's.
 _KEYS = [f"everybodys-key-{number}" for number in range(5)]
+# What one has at most: who only collects makes each of their own requests larger than the last.
+_FACTS, _TURNS = 40, 20
 
 
 class Person(threading.Thread):
@@ -34,14 +36,14 @@ class Person(threading.Thread):
         self.own = 0
         self._http = parts.client(name)
         self._chance = random.Random(seed)
-        self._conversation = "new"
+        self._conversation, self._turns = "new", 0
         self._is_over = threading.Event()
         self._pause_s = pause_s
 
     def run(self) -> None:
         doings = (
             *(self.ask, self.ask_with_a_common_key, self.ask_again, self.chat, self.leave),
-            *(self.remember, self.converse, self.look),
+            *(self.remember, self.forget, self.converse, self.look),
         )
         while not self._is_over.wait(self._pause_s):
             self.attempt(self._chance.choice(doings))
@@ -93,11 +95,21 @@ class Person(threading.Thread):
         else:
             self.post(MEMORIES, {"text": f"A fact of {self.word} {self._chance.random()}"})
 
+    def forget(self) -> None:
+        """The oldest facts, which come last."""
+        facts = self._http.get(f"{MEMORIES}?limit=100").json().get("results", [])
+        for fact in facts[_FACTS:]:
+            self._http.delete(f"{MEMORIES}/{fact['id']}")
+
     def converse(self) -> None:
+        if self._turns == _TURNS:
+            self._http.delete(f"{CONVERSATIONS}/{self._conversation}")
+            self._conversation, self._turns = "new", 0
         body = {"prompt": f"In our talk {self.word}", "conversation": self._conversation}
         reply = self.post(PROCESS, body)
         if reply.status_code == httpx2.codes.OK:
             self._conversation = reply.json()["conversation"]
+            self._turns += 1
 
     def look(self) -> None:
         for path in (f"{QUERIES}?limit=100", MEMORIES, f"{MEMORIES}?search=word", CONVERSATIONS):

@@ -107,6 +107,7 @@ def test_nothing_grows() -> None:
     half = len(warm) // 2
     slope = slope_per_h(warm)
     print(f"{told['answers']} answers; {dict(told)}")
+    print("RSS by tenths:", *(f"{sample.rss_mb:.1f}" for sample in samples[:: len(samples) // 10]))
     print(f"RSS {warm[0].rss_mb:.1f} to {warm[-1].rss_mb:.1f} MB: {slope:+.2f} MB/h")
     for name in ("files", "connections"):
         counts = [getattr(sample, name) for sample in warm]
