@@ -19,6 +19,8 @@ from consciousness.tests.openai_asking import (
 )
 from tests.stub_engine import MODEL, StubEngine
 
+pytestmark = pytest.mark.once
+
 SAID = {"messages": [user("Count to 2")]}
 ASKED: list[tuple[str, str, dict[str, Any]]] = [
     (CHAT, "ChatCompletion", SAID),
@@ -33,7 +35,8 @@ ASKED: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.fixture
 def document(anonymous: APIClient, db: None) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(anonymous.get("/api/schema").content)
+    schema = anonymous.get("/api/schema").content
+    loaded: dict[str, Any] = yaml.load(schema, Loader=yaml.CSafeLoader)
     return loaded
 
 
