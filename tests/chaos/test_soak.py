@@ -25,8 +25,7 @@ _MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
 _USERS = 20
 _PAUSE_S = 0.5
 _SAMPLE_EVERY_S = 10.0
-# Of the time. A process has its size after about 30,000 answers: each thread its connections and
-# buffers, each connection its prepared statements, and the heap the gaps that it goes on using.
+# Of the time: each thread makes its connections and buffers, each connection its statements.
 _WARM_UP = 1 / 3
 # As many people do not always have as many connections; one kept of 20,000 answers shows.
 _FLUCTUATION = 0.05
