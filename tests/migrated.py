@@ -37,11 +37,11 @@ def own_database(folder: str, *, server: str | None = None) -> Iterator[dict[str
         yield {"DATABASE_URL": ""}
         return
     name = f"live_{uuid.uuid4().hex}"
-    _create(server, name, template=_postgresql_template(server))
+    create_database(server, name, template=_postgresql_template(server))
     try:
         yield {"DATABASE_URL": _url_of(server, name)}
     finally:
-        _drop(server, name)
+        drop_database(server, name)
 
 
 def manage(
@@ -69,7 +69,7 @@ def _sqlite_template() -> Path:
 @functools.cache
 def _postgresql_template(server: str) -> str:
     name = f"migrated_{uuid.uuid4().hex}"
-    _create(server, name)
+    create_database(server, name)
     atexit.register(_drop_if_there, server, name)
     with tempfile.TemporaryDirectory() as folder:
         _migrate(folder, database=_url_of(server, name))
@@ -91,12 +91,12 @@ def _url_of(server: str, name: str) -> str:
     return server.rpartition("/")[0] + "/" + name
 
 
-def _create(server: str, name: str, *, template: str = "template1") -> None:
+def create_database(server: str, name: str, *, template: str = "template1") -> None:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
 
 
-def _drop(server: str, name: str) -> None:
+def drop_database(server: str, name: str) -> None:
     """Drop a database with whoever is connected; an autovacuum worker, which only a superuser may
     end, is waited for."""
     with psycopg.connect(server, autocommit=True) as connection:
@@ -116,4 +116,4 @@ def _is_dropped(connection: psycopg.Connection[Any], name: str) -> bool:
 
 def _drop_if_there(server: str, name: str) -> None:
     with contextlib.suppress(psycopg.OperationalError):  # a server of the suite's own is gone
-        _drop(server, name)
+        drop_database(server, name)

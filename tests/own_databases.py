@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from typing import Any
 
 from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from psycopg.sql import SQL, Identifier
 
 from monitoring.backups.database import as_default
+from tests.migrated import create_database, drop_database
 
 KEY = "k7Qm2VxZp9LrTf4WcYb8NdHs3GjEa6Ru"  # of backups that live for one test
 
@@ -58,14 +59,8 @@ def new_database(folder: Path) -> Iterator[str]:
     suites = connection.settings_dict["NAME"]
     name = f"own_{uuid.uuid4().hex}"
     close_all(connections["default"])  # nobody may be connected to what is copied
-    _run(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(suites)))
+    create_database(os.environ["DATABASE_URL"], name, template=suites)
     try:
         yield name
     finally:
-        _run(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
-
-
-def _run(statement: Any) -> None:
-    default: Any = connections["default"]
-    with default._nodb_cursor() as cursor:
-        cursor.execute(statement)
+        drop_database(os.environ["DATABASE_URL"], name)
