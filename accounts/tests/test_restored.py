@@ -10,6 +10,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import Link, Purpose, User
 from accounts.services import end_all_sessions
+from accounts.tests.sessions import log_in, me
 from conftest import PASSWORD
 from tests.backing_up import back_up, restore
 
@@ -32,7 +33,7 @@ def test_sessions_end(carol: User, client_of: Callable[..., APIClient], client: 
     assert api.get(ME).status_code == 401
     assert "_auth_user_id" not in client.session
     # The account itself is there, with its password.
-    assert client_of(carol).get(ME).status_code == 200
+    assert me(log_in("carol")["access_token"]) == 200
 
 
 def test_sessions_can_be_kept(carol: User, client_of: Callable[..., APIClient]) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-from prometheus_client import REGISTRY
 from pytest_django import Settings
 
 from consciousness.admission import (
@@ -33,6 +32,7 @@ from consciousness.tests.admitting import (
     stays,
     wait_until,
 )
+from tests.metrics import value_of
 from tests.parallel import in_parallel
 from tests.servers import RedisServer
 
@@ -69,7 +69,7 @@ def hasty_admission(_line: None) -> Admission:
 
 
 def metric(name: str) -> float:
-    return REGISTRY.get_sample_value(f"sovereigncore_{name}") or 0.0
+    return value_of(f"sovereigncore_{name}") or 0.0
 
 
 def ask(
@@ -114,7 +114,7 @@ def test_first_come_first_served(admission: Admission) -> None:
     askers = queued(admission, "a", "b", "c", order=order)
     with ended(holders, askers):
         assert counts(admission) == (2, 3)
-        assert metric("queue_waiting") == 3
+        wait_until(lambda: metric("queue_waiting") == 3)  # counted just after they stand there
         for served, leaver in enumerate([holders[0], askers[0], askers[1]], 1):
             leaver.end()
             wait_until(functools.partial(has, order, served))

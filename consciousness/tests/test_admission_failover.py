@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import redis
-from prometheus_client import REGISTRY
 from pytest_django import Settings
 
 from consciousness.admission import Admission, QueueTimeout, Terms, gate
@@ -25,6 +24,7 @@ from consciousness.tests.admitting import (
     wait_until,
 )
 from tests.log_capture import LogCapture
+from tests.metrics import value_of
 from tests.server_process import find_free_port
 from tests.servers import RedisServer
 
@@ -157,10 +157,10 @@ def test_those_who_wait_go_on_waiting_here_in_their_order_and_know_what_is_held(
             leaver.end()
             assert waiting[served - 1].has_slot.wait(TIMEOUT_S)
         assert order == ["a1", "b1", "c1"]
-        assert REGISTRY.get_sample_value("sovereigncore_slots_busy") == 2
+        assert value_of("sovereigncore_slots_busy") == 2
     assert counts(admission) == (0, 0)
-    assert REGISTRY.get_sample_value("sovereigncore_slots_busy") == 0
-    assert REGISTRY.get_sample_value("sovereigncore_queue_waiting") == 0
+    assert value_of("sovereigncore_slots_busy") == 0
+    assert value_of("sovereigncore_queue_waiting") == 0
 
 
 def test_when_redis_is_back_those_who_wait_go_there_and_local_slots_end_here(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
-from prometheus_client import REGISTRY
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -15,6 +14,7 @@ from accounts.models import User
 from consciousness.cache import forget_old_answers
 from consciousness.models import Query, QueryContent, UsageDay
 from consciousness.tests.asking import CAPITAL, QUERIES, ask, ask_streamed, chunks, event_of
+from tests.metrics import value_of
 from tests.stub_engine import Behaviour, StubEngine
 
 
@@ -28,7 +28,7 @@ def asked_twice(client: APIClient, first: dict[str, Any], second: dict[str, Any]
 
 def lookups(result: str) -> float:
     name = "sovereigncore_answer_cache_lookups_total"
-    return REGISTRY.get_sample_value(name, {"result": result}) or 0.0
+    return value_of(name, result=result) or 0.0
 
 
 def test_the_same_again_costs_no_engine_no_slot_and_no_token(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 from rest_framework.test import APIClient
 
 from consciousness import engine_errors as errors
@@ -27,6 +26,7 @@ from consciousness.tests.raw_server import RawServer, models_reply
 from consciousness.tests.several import Several, ask_any
 from monitoring.awareness import awareness
 from tests import environment
+from tests.metrics import value_of
 from tests.stub_engine import MODEL, Behaviour, StubEngine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,7 +226,7 @@ def test_models_and_aliases_are_asked_for_by_name(
 
 
 def sample(name: str, **labels: str) -> float | None:
-    return REGISTRY.get_sample_value(f"sovereigncore_engine_{name}", labels)
+    return value_of(f"sovereigncore_engine_{name}", **labels)
 
 
 def failures(engine: str, reason: str) -> float:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import time_machine
 from django.utils import timezone
-from prometheus_client import REGISTRY
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -26,6 +25,7 @@ from consciousness.tests.asking import (
     hang_up,
     wait_until_sent,
 )
+from tests.metrics import value_of
 from tests.parallel import in_parallel
 from tests.stub_engine import Behaviour, StubEngine
 
@@ -94,7 +94,7 @@ def test_where_there_is_no_limit_no_header_speaks_of_one(
 
 
 def refusals() -> float:
-    return REGISTRY.get_sample_value("sovereigncore_quota_refusals_total") or 0.0
+    return value_of("sovereigncore_quota_refusals_total") or 0.0
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from prometheus_client import REGISTRY
 from pytest_django import Settings
 
 from monitoring.awareness import Awareness, SelfState
@@ -15,6 +14,7 @@ from monitoring.governor import RECOVER_AFTER_S, WORSEN_AFTER_S, Mode
 from monitoring.sensors import HostReadings
 from monitoring.tests.readings import LIMITS, NOTHING_KNOWN, some
 from tests.log_capture import LogCapture
+from tests.metrics import value_of
 from tests.parallel import in_parallel
 
 TIMEOUT_S = 10.0
@@ -157,7 +157,7 @@ def test_what_is_unknown_is_called_so(world: World) -> None:
 
 
 def gauge(name: str, **labels: str) -> float:
-    value = REGISTRY.get_sample_value(f"sovereigncore_{name}", labels)
+    value = value_of(f"sovereigncore_{name}", **labels)
     assert value is not None
     return value
 

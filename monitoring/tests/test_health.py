@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from prometheus_client import REGISTRY
 
 from monitoring.health import HealthRegistry, Status
 from tests.log_capture import LogCapture
+from tests.metrics import value_of
 from tests.parallel import in_parallel
 
 TIMEOUT_S = 10.0
@@ -146,7 +146,7 @@ def test_only_those_named_are_asked(registry: HealthRegistry, component: Compone
 
 def test_the_gauge_says_whether_it_answered(registry: HealthRegistry, component: Component) -> None:
     def gauge() -> float | None:
-        return REGISTRY.get_sample_value("sovereigncore_component_up", {"component": "thing"})
+        return value_of("sovereigncore_component_up", component="thing")
 
     status(registry)
     assert gauge() == 1

@@ -21,6 +21,7 @@ from rest_framework.test import APIClient
 from accounts.models import Link, Purpose, User
 from conftest import PASSWORD
 from tests import environment
+from tests.metrics import value_of
 from tests.stub_engine import Behaviour, StubEngine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ DURATION = "sovereigncore_http_request_duration_seconds"
 
 
 def sample(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
+    return value_of(name, **labels) or 0.0
 
 
 def requests(route: str, method: str, status_class: str) -> float:
