@@ -35,6 +35,7 @@ from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from sovereigncore.content_type import INCOMPLETE_BODY
+from sovereigncore.free_memory import GivingBack
 
 HEAD_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 30.0
@@ -92,6 +93,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._readers = _Readers()
+        self._free_memory = GivingBack()
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -104,6 +106,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self.log.info("A client took too long to send its request and was cut.")
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end and goes on
+        self._free_memory.now_and_then()
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Leaves the port when the worker is to end, and hears those who have connected already.
