@@ -3,12 +3,15 @@ whoever has that role's password cannot change what happened."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from django.conf import settings
 from psycopg import errors
 
 from tests import environment
-from tests.migrated import manage
+from tests.migrated import ROOT, manage
 from tests.outbox import text_of
 from tests.platform import PASSWORD, Platform, free_port, web_process
 from tests.roled_postgres import APP, EXPORTER, OWNER, RoledPostgres
@@ -400,6 +403,44 @@ def verify(environment: dict[str, str]) -> dict[str, tuple[str, str]]:
     return {check["name"]: (check["verdict"], check["why"]) for check in checks}
 
 
+_ASK_ROLES = """
+import sys, django
+django.setup()
+from django.db import connection
+from monitoring.deployment import database
+for line in sys.stdin:
+    found = database.ask_roles()
+    print(found.verdict, found.why, sep="\\t", flush=True)
+    connection.close()
+"""
+
+
+@contextlib.contextmanager
+def asking_roles(environment: dict[str, str]) -> Iterator[Callable[[], tuple[str, ...]]]:
+    """The checklist's line about roles, as often as it is called: the whole list takes seconds."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _ASK_ROLES],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        to_it, from_it = process.stdin, process.stdout
+
+        def ask() -> tuple[str, ...]:
+            to_it.write("again\n")
+            to_it.flush()
+            return tuple(from_it.readline().rstrip("\n").split("\t"))
+
+        try:
+            yield ask
+        finally:
+            process.kill()
+
+
 def test_the_operators_checklist_knows_who_may_what(installed: Installed) -> None:
     apps = installed.platform.environment
     owners = {**apps, "DATABASE_URL": installed.server.url_of(OWNER)}
@@ -416,42 +457,15 @@ def test_the_operators_checklist_knows_who_may_what(installed: Installed) -> Non
         *("engine", "web process", "metrics token"),
     }
     assert {name: found[name] for name in well if found[name][0] != "ok"} == {}
-    assert verify(apps)["database roles"] == (
-        "ok",
-        f"{APP} can add to the audit trail and not change it",
-    )
-    with installed.server.connect(OWNER) as connection:
-        of_web = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = %s"
-        assert connection.execute(of_web, [settings.WEB_APPLICATION_NAME]).fetchall() == [(APP,)]
-        # One web process of several with the owner's URL.
-        connection.execute(
-            "SELECT set_config('application_name', %s, false)", [settings.WEB_APPLICATION_NAME]
-        )
-        for environment in (owners, apps):
-            verdict, why = verify(environment)["database roles"]
-            assert verdict == "failed"
-            assert f"a web process is connected as {OWNER}" in why
-    with psycopg.connect(installed.server.superuser_url, autocommit=True) as superuser:
-        superuser.execute(f"ALTER ROLE {APP} SUPERUSER")
-        try:
-            verdict, why = verify(owners)["database roles"]
-        finally:
-            installed.server.make_roles()
-    assert verdict == "failed"
-    assert f"a web process is connected as {APP}" in why
-    with installed.server.connect(OWNER) as connection:
-        connection.execute(f"GRANT UPDATE ON {EVENTS} TO {APP}")
-    try:
-        for environment in (owners, apps):
-            assert verify(environment)["database roles"] == (
-                "failed",
-                f"{APP} can change the audit trail: run roles.sql again",
-            )
-    finally:
-        installed.server.make_roles()
-    superusers = verify({**apps, "DATABASE_URL": installed.server.superuser_url})
-    assert superusers["database roles"][0] == "failed"
-    assert "a superuser" in superusers["database roles"][1]
+    with asking_roles(owners) as by_owner, asking_roles(apps) as by_app:
+        assert by_app() == ("ok", f"{APP} can add to the audit trail and not change it")
+        who_may_what(installed, by_owner, f"a web process is connected as {APP}")
+        who_may_what(installed, by_app, f"the platform connects as {APP}, a superuser")
+    superusers = {**apps, "DATABASE_URL": installed.server.superuser_url}
+    with asking_roles(superusers) as by_superuser:
+        verdict, why = by_superuser()
+        assert verdict == "failed"
+        assert "a superuser" in why
     installed.platform.stop()
     try:
         stopped = verify(owners)
@@ -462,3 +476,33 @@ def test_the_operators_checklist_knows_who_may_what(installed: Installed) -> Non
         "warning",
         f"nobody is connected as {APP}: do web processes use the owner's role?",
     )
+
+
+def who_may_what(
+    installed: Installed, ask: Callable[[], tuple[str, ...]], of_a_superuser: str
+) -> None:
+    """Whoever asks, rights that are too wide are told; `of_a_superuser` where the app is one."""
+    with installed.server.connect(OWNER) as connection:
+        of_web = "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = %s"
+        assert connection.execute(of_web, [settings.WEB_APPLICATION_NAME]).fetchall() == [(APP,)]
+        # One web process of several with the owner's URL.
+        connection.execute(
+            "SELECT set_config('application_name', %s, false)", [settings.WEB_APPLICATION_NAME]
+        )
+        verdict, why = ask()
+        assert verdict == "failed"
+        assert f"a web process is connected as {OWNER}" in why
+    with psycopg.connect(installed.server.superuser_url, autocommit=True) as superuser:
+        superuser.execute(f"ALTER ROLE {APP} SUPERUSER")
+        try:
+            verdict, why = ask()
+        finally:
+            installed.server.make_roles()
+    assert verdict == "failed"
+    assert of_a_superuser in why
+    with installed.server.connect(OWNER) as connection:
+        connection.execute(f"GRANT UPDATE ON {EVENTS} TO {APP}")
+    try:
+        assert ask() == ("failed", f"{APP} can change the audit trail: run roles.sql again")
+    finally:
+        installed.server.make_roles()
