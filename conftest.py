@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -34,6 +35,14 @@ hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
 PASSWORD = "Correct-Horse-7-Battery"  # noqa: S105 - of accounts that live for one test
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and what they import stay to the end: Python's collector need not look
+    through them again and again, which took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)

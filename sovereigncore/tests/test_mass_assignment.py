@@ -18,6 +18,8 @@ from sovereigncore.tests.permission_table import CALLERS, ROUTES
 from tests.counters import forget_counts
 from tests.stub_engine import StubEngine
 
+pytestmark = pytest.mark.once
+
 # What would do something, but for the field that is too much; {} where a route takes no body.
 BODIES: dict[str, dict[str, Any]] = {
     "token": {"username": "mallory", "password": PASSWORD},
