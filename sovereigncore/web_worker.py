@@ -34,8 +34,8 @@ from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from sovereigncore import free_memory
 from sovereigncore.content_type import INCOMPLETE_BODY
-from sovereigncore.free_memory import GivingBack
 
 HEAD_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 30.0
@@ -93,7 +93,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._readers = _Readers()
-        self._free_memory = GivingBack()
+        self._free_memory = free_memory.GivingBack()
+
+    def init_process(self) -> None:
+        free_memory.share_one_arena()
+        super().init_process()
 
     def load_wsgi(self) -> None:
         super().load_wsgi()

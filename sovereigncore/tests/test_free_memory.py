@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import psutil
 import pytest
+from django.conf import settings
 
 from sovereigncore import free_memory, web_worker
 
@@ -36,6 +39,41 @@ def test_what_threads_freed_between_what_they_kept_is_given_back() -> None:
     assert len(kept) == 4 * 200
 
 
+_ARENAS = """
+import ctypes, sys, tempfile, threading
+from sovereigncore import free_memory
+if sys.argv[1] == "one":
+    assert free_memory.share_one_arena()
+together = threading.Barrier(4)
+def work():
+    kept = bytes(1000)
+    together.wait(10)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+with tempfile.NamedTemporaryFile() as file:
+    told = ctypes.c_void_p(libc.fopen(file.name.encode(), b"w"))
+    libc.malloc_info(0, told)
+    libc.fclose(told)
+    print(file.read().count(b"<heap nr="))
+"""
+
+
+@pytest.mark.parametrize(("how", "expected"), [("one", {1}), ("glibc's way", set(range(2, 6)))])
+def test_threads_share_one_arena(how: str, expected: set[int]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ARENAS, how],
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert int(done.stdout) in expected
+
+
 def test_it_is_asked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
     given: list[float] = []
@@ -51,6 +89,7 @@ def test_it_is_asked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_library_without_it_is_none_the_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sovereigncore.free_memory.ctypes.CDLL", lambda name: object())
     assert not free_memory.give_back()
+    assert not free_memory.share_one_arena()
 
 
 def test_a_web_process_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
