@@ -259,15 +259,15 @@ def admin(platform: Platform) -> Iterator[httpx2.Client]:
 
 
 def test_the_admin_site(http: httpx2.Client, admin: httpx2.Client) -> None:
-    odd = (
-        *("q=%00", "q=%ED%A0%80", "q=" + "x" * 3000, "q='%20OR%201=1", "p=x", "p=-1", "p=99999999"),
-        *("o=x", "o=99.-99", "is_active__exact=x", "is_active__exact=%00", "e=1", "all=x"),
+    odd = ("q=%00", "q=%ED%A0%80", "_popup=%00", "_to_field=password", "_changelist_filters=%00")
+    of_lists = (
+        *("q=" + "x" * 3000, "q='%20OR%201=1", "p=x", "p=-1", "p=99999999", "o=x", "o=99.-99"),
+        *("is_active__exact=x", "is_active__exact=%00", "e=1", "all=x", "_facets=x"),
         *("username__startswith=a", "password__startswith=b", "id__exact=x", "user__id__exact=%00"),
-        *("_facets=x", "_popup=%00", "_to_field=password", "_changelist_filters=%00"),
     )
-    for page in ADMIN_PAGES.values():
+    for name, page in ADMIN_PAGES.items():
         path = places(page.path)
-        for query in odd:
+        for query in (*odd, *(of_lists if name.endswith("_changelist") else ())):
             reply = admin.get(f"{path}?{query}")
             assert reply.status_code < 500, (path, query)
         if "{" in page.path:

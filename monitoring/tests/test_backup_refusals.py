@@ -82,6 +82,7 @@ def with_about(path: Path, **changes: Any) -> Path:
     )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
 def test_a_backup_that_was_cut_off_is_refused(share: float) -> None:
     path = back_up()
@@ -145,6 +146,7 @@ def test_rows_that_are_not_those_that_were_saved_are_named() -> None:
         restore(other)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["manifest.json", "about.json"])
 def test_a_backup_that_does_not_describe_itself_is_refused(name: str) -> None:
     other = rewritten(back_up(), lambda each, held: None if each == name else (each, held))
@@ -152,6 +154,7 @@ def test_a_backup_that_does_not_describe_itself_is_refused(name: str) -> None:
         restore(other)
 
 
+@pytest.mark.once
 def test_a_file_of_a_backup_cannot_be_put_elsewhere() -> None:
     def change(name: str, held: bytes) -> tuple[str, bytes]:
         return ("files/../../escaped", held) if name == "keys/AUDIT_KEY" else (name, held)
@@ -232,6 +235,7 @@ def test_of_a_backup_that_failed_there_is_a_record(monkeypatch: pytest.MonkeyPat
     assert "Permission denied" in record.error
 
 
+@pytest.mark.once
 def test_what_is_asked_about_is_not_taken_for_a_backup_of_ours(tmp_path: Path) -> None:
     junk = tmp_path / "junk"
     junk.write_bytes(b"junk" * 100)

@@ -164,6 +164,7 @@ def test_it_is_a_snapshot_while_others_write(own_database: str) -> None:
     assert AuditEvent.objects.filter(action="user.registered").count() == counts[-1]
 
 
+@pytest.mark.once
 def test_files_are_private_and_whole(settings: Settings) -> None:
     path = back_up()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -225,6 +226,7 @@ def test_without_a_key_there_are_no_backups(settings: Settings) -> None:
     assert (record.outcome, record.error[:10]) == ("failed", "BACKUP_KEY")
 
 
+@pytest.mark.once
 def test_checkpoints_of_the_audit_trail_go_with_the_database(settings: Settings) -> None:
     folder = settings.DATA_DIR / "audit"
     (folder / "archive").mkdir(parents=True)
@@ -267,6 +269,7 @@ def texts(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
 
 
+@pytest.mark.once
 def test_checkpoints_are_never_newer_than_the_database(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +292,7 @@ def test_checkpoints_are_never_newer_than_the_database(
     assert checkpoints.read_text() == "before"
 
 
+@pytest.mark.once
 def test_the_machine_keeps_the_key_that_it_signs_with(settings: Settings) -> None:
     key = settings.DATA_DIR / "audit" / "signing.key"
     key.parent.mkdir()
@@ -305,6 +309,7 @@ def test_the_machine_keeps_the_key_that_it_signs_with(settings: Settings) -> Non
     assert (folder / "audit" / "signing.key").read_text() == "secret"
 
 
+@pytest.mark.once
 def test_an_undo_does_not_bring_back_a_key_that_was_changed(settings: Settings) -> None:
     key = settings.DATA_DIR / "audit" / "signing.key"
     key.parent.mkdir()
@@ -316,6 +321,7 @@ def test_an_undo_does_not_bring_back_a_key_that_was_changed(settings: Settings) 
     assert key.read_text() == "new"
 
 
+@pytest.mark.once
 def test_keys_are_in_it_only_when_asked_for(settings: Settings, tmp_path: Path) -> None:
     settings.DOTENV_FILE = tmp_path / ".env"
     settings.DOTENV_FILE.write_text("SECRET_KEY=x\n")
@@ -332,6 +338,7 @@ def test_keys_are_in_it_only_when_asked_for(settings: Settings, tmp_path: Path) 
     assert settings.DOTENV_FILE.read_text() == "SECRET_KEY=x\n"
 
 
+@pytest.mark.once
 def test_other_keys_than_the_data_was_written_with_are_refused_first(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -355,6 +362,7 @@ def test_other_keys_than_the_data_was_written_with_are_refused_first(
     assert "AUDIT_KEY is another one" in capsys.readouterr().out
 
 
+@pytest.mark.once
 def test_a_backup_without_keys_says_so() -> None:
     with pytest.raises(CommandError, match="without --with-keys"):
         call_command("restore", str(back_up()), only_keys=True)

@@ -115,6 +115,7 @@ def test_a_damaged_backup_fails_the_job_and_is_made_again_only_when_due(
     assert told()["last_attempt_failed"] == 0
 
 
+@pytest.mark.once
 def test_a_failed_backup_is_tried_again(folder: Path, settings: Settings) -> None:
     key, settings.BACKUP_KEY = settings.BACKUP_KEY, ""
     with pytest.raises(BackupError):
@@ -133,6 +134,7 @@ def told() -> dict[str, float]:
     }
 
 
+@pytest.mark.once
 def test_metrics_tell_of_the_newest_backup(
     folder: Path, clock: time_machine.Traveller, settings: Settings
 ) -> None:
@@ -196,6 +198,7 @@ def test_metrics_are_scraped(client: Client, folder: Path) -> None:
     assert 'sovereigncore_stored_metrics_up{reader="backups"} 1.0' in text
 
 
+@pytest.mark.once
 def test_the_job_is_the_worker_s_only_with_a_folder() -> None:
     shown = "import django; django.setup(); from monitoring import jobs; print(*jobs._jobs)"
     listed = []
