@@ -61,8 +61,16 @@ class EngineBusy(EngineError):
         super().__init__(retry_after_s=max(5, at_least_s))
 
 
-class EngineOnTrial(EngineBusy):
-    """Said by ourselves: after failures it gets one request at a time, and has one."""
+class EngineNotAsked(EngineBusy):
+    """Said by ourselves, so it is nothing that the engine did."""
+
+
+class EngineOnTrial(EngineNotAsked):
+    """After failures it gets one request at a time, and has one."""
+
+
+class EngineGone(EngineNotAsked):
+    """It was removed or changed while its request waited in line."""
 
 
 class EngineTimeout(EngineError):

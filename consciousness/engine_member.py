@@ -17,6 +17,7 @@ from consciousness.engine_errors import (
     EngineError,
     EngineLoading,
     EngineMisconfigured,
+    EngineNotAsked,
     EngineOnTrial,
     EngineUnavailable,
 )
@@ -136,8 +137,8 @@ class Member:
 
     def note_failure(self, error: EngineError) -> None:
         """A request failed. What its caller did wrong does not count."""
-        if isinstance(error, EngineOnTrial):
-            return  # it was not even asked
+        if isinstance(error, EngineNotAsked):
+            return
         was = self.breaker.circuit
         if error.is_fault:
             self.breaker.record_failure(at_once=_is_unreachable(error))

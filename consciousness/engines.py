@@ -7,6 +7,7 @@ fresh, so that one that is dead or hung delays nobody whom another one can serve
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any
 
 from consciousness.engine import Engine, Model
 from consciousness.engine_breaker import Circuit
-from consciousness.engine_errors import EngineError, EngineUnavailable, ModelUnknown
+from consciousness.engine_errors import EngineError, EngineGone, EngineUnavailable, ModelUnknown
 from consciousness.engine_member import Member
 from consciousness.engine_roster import Roster
 from monitoring.awareness import awareness
@@ -200,12 +201,23 @@ def _choice(member: Member, wanted: str) -> Choice:
     engine, model = member.engine, member.model(wanted)
     assert engine is not None
     assert model is not None
-    if member.breaker.circuit is Circuit.HALF_OPEN and member.breaker.has_room:
-        # The trial begins when the request does: it may wait for a slot, or go elsewhere.
-        engine = engine.behind(member.begin_trial)
+    is_trial = member.breaker.circuit is Circuit.HALF_OPEN and member.breaker.has_room
+    admit = functools.partial(_admit, member, is_trial=is_trial)
     return Choice(
-        name=member.name, engine=engine, model=model, slots=member.slots, priority=_place(member)
+        name=member.name,
+        engine=engine.behind(admit),
+        model=model,
+        slots=member.slots,
+        priority=_place(member),
     )
+
+
+def _admit(member: Member, *, is_trial: bool) -> None:
+    """Now that a request begins, which may have waited for a slot since it was to go there."""
+    if member not in roster.members():
+        raise EngineGone
+    if is_trial:
+        member.begin_trial()
 
 
 def _only_choice(member: Member, wanted: str) -> Choice:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
+from consciousness import engines
+from consciousness.admission import admission
+from consciousness.engine_errors import EngineGone, EngineLoading
 from consciousness.models import Query, UsageDay
 from consciousness.tests.asking import ask, ask_streamed, assert_nothing_runs, chunks, event_of
-from consciousness.tests.several import Several
+from consciousness.tests.several import Several, ask_one
+from tests.metrics import value_of
 from tests.stub_engine import Behaviour, StubEngine
 
 
@@ -89,3 +95,47 @@ def test_where_all_fail_the_last_ones_failure_is_told(
     assert (response.status_code, response.json()["code"]) == (503, "engine_busy")
     assert (len(stub.ledger), len(spare.ledger)) == (1, 1)
     assert_nothing_runs(stub)
+
+
+def test_one_that_is_removed_while_a_request_waits_does_not_get_it(
+    as_alice: APIClient,
+    stub: StubEngine,
+    second: StubEngine,
+    several: Several,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    several.add("gpu", second)
+    default = engines.roster.known_member("default")
+    assert default is not None
+    default.error = EngineLoading()  # so "gpu" comes first
+    slot, standing_in_line = admission.slot, ["gpu"]
+
+    def slot_after_a_while(**terms: Any) -> Any:
+        if standing_in_line:
+            several.remove(standing_in_line.pop())
+        return slot(**terms)
+
+    monkeypatch.setattr(admission, "slot", slot_after_a_while)
+    assert ask(as_alice, "Count to 3").json()["response"] == "1 2 3"
+    assert Query.objects.get().engine == "default"
+    assert (second.ledger, len(stub.ledger), standing_in_line) == ([], 1, [])
+
+
+@pytest.mark.parametrize("deed", ["remove", "change"])
+def test_nothing_goes_where_an_engine_was(
+    stub: StubEngine, second: StubEngine, several: Several, deed: str
+) -> None:
+    several.add("gpu", second)
+    failures = value_of("sovereigncore_engine_failures_total", engine="gpu", reason="engine_busy")
+    (gpu,) = [choice for choice in engines.choices() if choice.name == "gpu"]
+    if deed == "remove":
+        several.remove("gpu")
+    else:
+        several.change("gpu", url="http://127.0.0.1:9")
+    with pytest.raises(EngineGone) as refused:
+        ask_one(gpu)
+    assert (refused.value.status, refused.value.retry_after_s) == (503, 5)
+    assert second.ledger == []
+    assert failures == value_of(
+        "sovereigncore_engine_failures_total", engine="gpu", reason="engine_busy"
+    )
