@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def made(*, with_keys: bool = False) -> tuple[Path, Manifest]:
 
 
 def restore(path: Path, *, keep_sessions: bool = False) -> Restored:
+    # SQLite keeps a closed file open for a statement that hangs in a cycle of what a thread left.
+    gc.collect()
     return restoring.restore(
         path, keep_sessions=keep_sessions, accept_other_keys=False, tell=ignore
     )
