@@ -25,10 +25,10 @@ _FACTS, _TURNS = 40, 20
 
 
 class Person(threading.Thread):
-    """`foreign` are the others' words in what was told, `told` the answers looked at. `pause_s` is
-    how long one thinks between two things that one does."""
+    """`foreign` are the others' words in what was told, `told` the answers looked at. `pause_s`,
+    which may be changed, is how long one thinks between two things that one does."""
 
-    def __init__(self, parts: Grown, name: str, seed: int, *, pause_s: float = 0.0) -> None:
+    def __init__(self, parts: Grown, name: str, seed: int) -> None:
         super().__init__(daemon=True)
         self.word = f"canary-{uuid.uuid4().hex}"
         self.foreign: list[tuple[str, str]] = []
@@ -38,14 +38,14 @@ class Person(threading.Thread):
         self._chance = random.Random(seed)
         self._conversation, self._turns = "new", 0
         self._is_over = threading.Event()
-        self._pause_s = pause_s
+        self.pause_s = 0.0
 
     def run(self) -> None:
         doings = (
             *(self.ask, self.ask_with_a_common_key, self.ask_again, self.chat, self.leave),
             *(self.remember, self.forget, self.converse, self.look),
         )
-        while not self._is_over.wait(self._pause_s):
+        while not self._is_over.wait(self.pause_s):
             self.attempt(self._chance.choice(doings))
 
     def attempt(self, doing: Callable[[], None]) -> None:

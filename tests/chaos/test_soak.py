@@ -25,8 +25,9 @@ _MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
 _USERS = 20
 _PAUSE_S = 0.5
 _SAMPLE_EVERY_S = 10.0
-# Of the time: each thread makes its connections and buffers, each connection its statements.
-_WARM_UP = 1 / 3
+# Of the time, and without pauses: as many threads as there can be are made, each with a connection
+# and buffers of its own and what its last request was. What comes after must not be more.
+_WARM_UP_S = _MINUTES * 60 / 3
 # As many people do not always have as many connections; one kept of 20,000 answers shows.
 _FLUCTUATION = 0.05
 _MEGABYTE = 1024 * 1024
@@ -85,7 +86,7 @@ def test_nothing_grows() -> None:
     names = [f"person{number}" for number in range(_USERS)]
     with grown(names, token_delay_s=0.002) as parts:
         workers = {worker.pid for worker in psutil.Process(parts.platform.pid).children()}
-        people = [Person(parts, name, seed, pause_s=_PAUSE_S) for seed, name in enumerate(names)]
+        people = [Person(parts, name, seed) for seed, name in enumerate(names)]
         for person in people:
             person.start()
         began_s = time.monotonic()
@@ -93,6 +94,9 @@ def test_nothing_grows() -> None:
         while time.monotonic() - began_s < _MINUTES * 60:
             time.sleep(_SAMPLE_EVERY_S)
             samples.append(take_sample(parts, began_s))
+            if samples[-1].at_s > _WARM_UP_S:
+                for person in people:
+                    person.pause_s = _PAUSE_S
         for person in people:
             person.end()
         for person in people:
@@ -102,7 +106,7 @@ def test_nothing_grows() -> None:
         assert {each.pid for each in psutil.Process(parts.platform.pid).children()} == workers
     told = sum((person.told for person in people), Counter[str]())
     assert [found for person in people for found in person.foreign] == []
-    warm = [sample for sample in samples if sample.at_s > _MINUTES * 60 * _WARM_UP]
+    warm = [sample for sample in samples if sample.at_s > _WARM_UP_S]
     half = len(warm) // 2
     slope = slope_per_h(warm)
     print(f"{told['answers']} answers; {dict(told)}")
