@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -386,6 +387,18 @@ def test_a_thousand_requests_do_not_make_the_process_grow(
         assert http.get("/api/v1/consciousness/state").status_code == httpx2.codes.OK
     for worker in psutil.Process(platform.pid).children():
         assert worker.memory_info().rss < 200 * 2**20
+
+
+def test_threads_share_one_arena(platform: Platform, http: httpx2.Client) -> None:
+    """glibc places further ones where addresses are multiples of 64 MB."""
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: http.get(QUERIES).status_code, range(20))) == {200}
+    for worker in psutil.Process(platform.pid).children():
+        assert worker.num_threads() > 1
+        maps = Path(f"/proc/{worker.pid}/maps").read_text().splitlines()
+        places = [line.partition("-")[0] for line in maps if " rw-p 00000000 00:00 0" in line]
+        arenas = [place for place in places if int(place, 16) % (64 * 1024 * 1024) == 0]
+        assert arenas == []
 
 
 def test_a_stop_lets_a_running_answer_end(live_stub: StubEngine) -> None:
