@@ -8,9 +8,10 @@ from django.db.backends.postgresql import base
 from django_prometheus.db.common import DatabaseWrapperMixin
 
 from sovereigncore.backends.counting import counting
+from sovereigncore.backends.forgetting import ForgettingMixin
 
 
-class DatabaseWrapper(DatabaseWrapperMixin, base.DatabaseWrapper):  # type: ignore[misc]
+class DatabaseWrapper(DatabaseWrapperMixin, ForgettingMixin, base.DatabaseWrapper):  # type: ignore[misc]
     def get_connection_params(self) -> dict[str, Any]:
         params: dict[str, Any] = super().get_connection_params()
         params["cursor_factory"] = counting(params["cursor_factory"], self.alias, self.vendor)
