@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import time
 
-EVERY_S = 30.0
+_EVERY_S = 30.0
 _M_ARENA_MAX = -8  # <malloc.h>
 
 
@@ -30,13 +30,13 @@ def give_back() -> bool:
 
 
 class GivingBack:
-    """`now_and_then()`, called often, gives back every EVERY_S seconds."""
+    """`now_and_then()`, called often, gives back every half minute."""
 
     def __init__(self) -> None:
-        self._due_s = time.monotonic() + EVERY_S
+        self._due_s = time.monotonic() + _EVERY_S
 
     def now_and_then(self) -> None:
         now_s = time.monotonic()
         if now_s >= self._due_s:
-            self._due_s = now_s + EVERY_S
+            self._due_s = now_s + _EVERY_S
             give_back()

@@ -26,7 +26,7 @@ _USERS = 20
 _PAUSE_S = 0.5
 _SAMPLE_EVERY_S = 10.0
 # Of the time, and without pauses: as many threads as there can be are made, each with a connection
-# and buffers of its own and what its last request was. What comes after must not be more.
+# and buffers of its own. What comes after must not be more.
 _WARM_UP_S = _MINUTES * 60 / 3
 # As many people do not always have as many connections; one kept of 20,000 answers shows.
 _FLUCTUATION = 0.05
