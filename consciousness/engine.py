@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import ssl
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from django.conf import settings
 
 from consciousness import bundled_model
 from consciousness import engine_errors as errors
+from consciousness.engine_connection import Connection
 from consciousness.engine_embedding import read_vectors
 from consciousness.engine_generation import (
     CHAT_PATH,
@@ -166,11 +168,8 @@ class Engine:
         asked_at_s, known = self._models
         if not fresh and time.monotonic() - asked_at_s < _MODELS_FRESH_S:
             return known
-        timeout_s = timeout_s or _MODELS_TIMEOUT_S
-        until_s = time.monotonic() + timeout_s
         try:
-            with self._http.stream("GET", "/v1/models", timeout=timeout_s) as reply:
-                body = bounded_body(reply, max_bytes=_MODELS_BYTES, until_s=until_s)
+            reply, body = self._ask("/v1/models", timeout_s=timeout_s or _MODELS_TIMEOUT_S)
         except httpx2.HTTPError as error:
             raise unreached(error) from error
         if reply.status_code != httpx2.codes.OK:
@@ -178,6 +177,21 @@ class Engine:
         models = _parse_models(decoded(body))
         self._models = (time.monotonic(), models)
         return models
+
+    def _ask(self, path: str, *, timeout_s: float) -> tuple[httpx2.Response, bytes]:
+        """A reply and its body, which come in time or never. Raises httpx2.HTTPError."""
+        connection = Connection()
+        # The client's timeouts are for each read alone: a byte now and then, or one early hint
+        # after the other, would be read for ever.
+        deadline = threading.Timer(timeout_s, connection.end)
+        deadline.name, deadline.daemon = "engine-deadline", True
+        deadline.start()
+        trace = {"trace": connection.watch}
+        try:
+            with self._http.stream("GET", path, timeout=timeout_s, extensions=trace) as reply:
+                return reply, bounded_body(reply, max_bytes=_MODELS_BYTES)
+        finally:
+            deadline.cancel()
 
     def generate(
         self, prompt: Prompt, *, model: Model, timeouts: Timeouts | None = None
@@ -223,12 +237,11 @@ class Engine:
         asked_at_s, known = self._takes_tools
         if time.monotonic() - asked_at_s < _MODELS_FRESH_S:
             return known
-        until_s = time.monotonic() + _MODELS_TIMEOUT_S
         try:
-            with self._http.stream("GET", "/props", timeout=_MODELS_TIMEOUT_S) as reply:
-                body = decoded(bounded_body(reply, max_bytes=_MODELS_BYTES, until_s=until_s))
+            _, properties = self._ask("/props", timeout_s=_MODELS_TIMEOUT_S)
         except httpx2.HTTPError:
             return True
+        body = decoded(properties)
         can = body.get("chat_template_caps") if isinstance(body, dict) else None
         known = not isinstance(can, dict) or can.get("supports_tools") is not False
         self._takes_tools = (time.monotonic(), known)

@@ -19,6 +19,7 @@ import structlog
 from django.conf import settings
 
 from consciousness import engine_errors as errors
+from consciousness.engine_connection import Connection
 from consciousness.engine_stream import Chunk, Tally, Usage, chunks_of
 
 _IDLE_S = 0.25  # how soon a vanished caller or a passed deadline is noticed
@@ -85,7 +86,7 @@ class Generation:
         self._has_ended = False  # the end was taken out of `_received`
         self._closing = threading.Event()  # nobody wants the answer any more
         self._deaf = threading.Event()  # nor to hear how far it came
-        self._disconnect: Callable[[int], None] = lambda how: None
+        self._connection = Connection()
         self._tally = Tally()
         self._finish_reasons: dict[int, str] = {}
         self._is_cut = False  # the engine went on beyond `max_tokens`
@@ -189,10 +190,10 @@ class Generation:
         then are still received and counted.
         """
         self._closing.set()
-        self._disconnect(socket.SHUT_WR)
+        self._connection.end(socket.SHUT_WR)
         self._hear_last_words()
         self._deaf.set()
-        self._disconnect(socket.SHUT_RDWR)
+        self._connection.end()
         # Bounded: a thread inside connect() cannot be woken, but ends with the connect timeout.
         self._reader.join(self._timeouts.connect_s + 1)
 
@@ -239,7 +240,7 @@ class Generation:
                 "Accept": "text/event-stream, application/json",
             },
             timeout=httpx2.Timeout(read_s, connect=limits.connect_s, pool=limits.connect_s),
-            extensions={"trace": self._watch_connection},
+            extensions={"trace": self._connection.watch},
         ) as reply:
             self._has_answered = True
             if reply.status_code != httpx2.codes.OK:
@@ -248,13 +249,6 @@ class Generation:
             for chunk in self._read_reply(reply):
                 if not self._hand_over(chunk):
                     return
-
-    def _watch_connection(self, event: str, info: dict[str, Any]) -> None:
-        # TLS takes the socket over from TCP.
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self._disconnect = functools.partial(_shut_down, info["return_value"])
-            if self._closing.is_set():
-                self._disconnect(socket.SHUT_RDWR)
 
     def _hand_over(self, item: Chunk | Exception | None) -> bool:
         """False when nobody listens any more."""
@@ -267,19 +261,12 @@ class Generation:
         return False
 
 
-def _shut_down(stream: Any, how: int) -> None:
-    """Tell the engine and wake the reader out of recv(), which a mere close() would not do."""
-    with contextlib.suppress(OSError):  # it is closed already
-        # Not SSLSocket.shutdown(): the reader would go on with what is still encrypted.
-        socket.socket.shutdown(stream.get_extra_info("socket"), how)
-
-
-def bounded_body(reply: httpx2.Response, *, max_bytes: int, until_s: float = float("inf")) -> bytes:
-    """The body, cut off where it is too large or takes too long: then it decodes to nothing."""
+def bounded_body(reply: httpx2.Response, *, max_bytes: int) -> bytes:
+    """The body, cut off where it is too large: then it decodes to nothing."""
     body = bytearray()
     for part in reply.iter_bytes():
         body += part
-        if len(body) > max_bytes or time.monotonic() > until_s:
+        if len(body) > max_bytes:
             break
     return bytes(body)
 

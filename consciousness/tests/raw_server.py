@@ -6,7 +6,7 @@ import json
 import socketserver
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -27,8 +27,8 @@ class RawRequest:
         return json.loads(self.body)
 
 
-# What to send, or None to say nothing until the client goes.
-Reply = Callable[[RawRequest], bytes | None]
+# What to send, at once or bit by bit, or None to say nothing until the client goes.
+Reply = Callable[[RawRequest], bytes | Iterable[bytes] | None]
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -48,7 +48,8 @@ class _Handler(socketserver.StreamRequestHandler):
                 self.rfile.read(1)
                 server.hung_up.set()
                 return
-            self.wfile.write(answer)
+            for part in [answer] if isinstance(answer, bytes) else answer:
+                self.wfile.write(part)
             if not server.keeps_open:
                 return
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +16,7 @@ from consciousness import engine_errors as errors
 from consciousness import engines
 from consciousness.bundled_model import BUNDLED_CREATED_S, BUNDLED_NAME
 from consciousness.engine import Engine, Model, Prompt
+from consciousness.tests.generating import LONG_S, takes_at_most
 from consciousness.tests.raw_server import (
     RawRequest,
     RawServer,
@@ -20,11 +24,14 @@ from consciousness.tests.raw_server import (
     json_reply,
     models_reply,
 )
+from consciousness.tests.several import eventually
 from tests.stub_engine import MODEL, Behaviour, StubEngine
 
 pytestmark = pytest.mark.once
 
 HELLO = Prompt(messages=({"role": "user", "content": "Hello"},), temperature=0.5, max_tokens=9)
+WITH_TOOLS = replace(HELLO, options={"tools": [{"type": "function"}]})
+LLAMA = Model(id="any", owned_by="llamacpp", context_tokens=None)
 NONE = Model(id="any", owned_by="", context_tokens=None)
 STREAM_HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 A_STREAM = (
@@ -160,16 +167,47 @@ def test_a_list_without_end_is_cut_off(stub: StubEngine) -> None:
     assert time.monotonic() - started_s < 2.0
 
 
-def test_a_list_that_trickles_in_is_not_waited_for(
-    stub: StubEngine, monkeypatch: pytest.MonkeyPatch
+def endlessly(start: bytes, part: bytes) -> Iterator[bytes]:
+    """Until the client goes, and never silent for long."""
+    yield start
+    while True:
+        time.sleep(0.02)
+        yield part
+
+
+@pytest.mark.parametrize(
+    ("start", "part"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"x"),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b" "),
+    ],
+    ids=["head", "hints", "chunks", "body"],
+)
+def test_an_answer_that_trickles_in_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, start: bytes, part: bytes
 ) -> None:
-    monkeypatch.setattr("tests.stub_engine.behaviours.HUGE_BLOCK", b"a")
     monkeypatch.setattr(engine_module, "_MODELS_TIMEOUT_S", 0.2)
-    stub.behave_probes(Behaviour.HUGE_LINE, token_delay_s=0.01)
-    started_s = time.monotonic()
-    with pytest.raises(errors.EngineBadReply):
-        engine_at(stub).models()
-    assert time.monotonic() - started_s < 1.0
+
+    def reply(request: RawRequest) -> bytes | Iterator[bytes]:
+        return endlessly(start, part) if request.line.startswith("GET") else A_STREAM
+
+    with RawServer(reply) as server:
+        engine = engine_at(server)
+        with takes_at_most(1.0), pytest.raises(errors.EngineUnavailable) as raised:
+            engine.models()
+        assert not raised.value.is_unreachable
+        with takes_at_most(1.0):
+            generation = engine.generate(WITH_TOOLS, model=LLAMA)  # which asks for `/props`
+        assert list(generation)
+        generation.close()
+
+
+def test_an_answer_in_time_leaves_nobody_waiting_for_its_end() -> None:
+    with RawServer(lambda _request: models_reply("m")) as server:
+        engine_at(server).models(timeout_s=LONG_S)
+    eventually(lambda: "engine-deadline" not in {t.name for t in threading.enumerate()}, within_s=1)
 
 
 @pytest.mark.parametrize(
