@@ -118,14 +118,23 @@ class UnsupportedByEngine(EngineError):
         super().__init__(errors={parameter: [message]} if parameter else None)
 
 
+class RefusedByEngine(UnsupportedByEngine):
+    """The same in words that are not known here, so another engine might take the request."""
+
+    is_engines_own = True
+
+
+# A model's template, refusing the messages, such as two of a user in a row. llama.cpp tells that as
+# a failure of its own, with 500.
+_BY_TEMPLATE = ("jinja exception", "raise_exception", "roles must alternate")
 # llama.cpp, vLLM and Ollama, refusing what a request asks for.
 _UNSUPPORTED = (
     *("support", "requires", "must be", "cannot have", "invalid tool", "not a chat model"),
-    *("schema", "grammar", "parser", "template", "jinja exception"),
+    *("schema", "grammar", "parser", "template", "max allowed", *_BY_TEMPLATE),
 )
 # Which parameter their words are about; the first that is found.
 _PARAMETERS = {
-    "jinja exception": "messages",
+    **dict.fromkeys(_BY_TEMPLATE, "messages"),
     "tool_choice": "tool_choice",
     "tool": "tools",
     "schema": "response_format",
@@ -138,9 +147,13 @@ _PARAMETERS = {
 }
 
 
-def _unsupported(words: str) -> UnsupportedByEngine:
-    found = (parameter for word, parameter in _PARAMETERS.items() if word in words)
-    return UnsupportedByEngine(next(found, ""))
+def _parameter(words: str) -> str:
+    return next((parameter for word, parameter in _PARAMETERS.items() if word in words), "")
+
+
+def _is_unsupported(status: int, words: str) -> bool:
+    known = {400: _UNSUPPORTED, 422: _UNSUPPORTED, 500: _BY_TEMPLATE}.get(status, ())
+    return status == 501 or any(word in words for word in known)
 
 
 def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError:
@@ -162,8 +175,10 @@ def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError
         return PromptTooLong()
     if status in (400, 413, 500) and "context" in words and ("exceed" in words or "max" in words):
         return PromptTooLong()
-    if status == 501 or (status in (400, 422) and any(word in words for word in _UNSUPPORTED)):
-        return _unsupported(words)
+    if _is_unsupported(status, words):
+        return UnsupportedByEngine(_parameter(words))
+    if status in (400, 422) and words:
+        return RefusedByEngine(_parameter(words))
     if status == 503 and "loading" in words:
         return EngineLoading()
     if status in (429, 503):

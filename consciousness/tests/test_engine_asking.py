@@ -123,6 +123,8 @@ def test_whether_tools_are_taken_is_asked_once_in_a_while() -> None:
         ("Field 'n': Value must be between 1 <= value <= 4, but got 9", "n"),
         ("top_logprobs requires logprobs to be set to true", "logprobs"),
         ("Error: Jinja Exception: after if m.role=='tool' roles must alternate", "messages"),
+        ("Conversation roles must alternate user/assistant/user/assistant/... None", "messages"),
+        ("Requested sample logprobs of 20, which is greater than max allowed: 5", "logprobs"),
         ("Cannot have 2 or more assistant messages at the end of the list.", "messages"),
         ("The model does not support Embeddings API", None),
     ],
@@ -142,7 +144,10 @@ def test_what_an_engine_cannot_do_is_the_callers_to_know(words: str, parameter: 
         (501, "anything", errors.UnsupportedByEngine),
         (422, "unsupported value", errors.UnsupportedByEngine),
         (500, "tools are not supported", errors.EngineBadReply),
-        (400, "something else", errors.EngineBadReply),
+        (400, "something else", errors.RefusedByEngine),
+        (422, "something else", errors.RefusedByEngine),
+        (400, "", errors.EngineBadReply),
+        (404, "something else", errors.EngineBadReply),
         (400, "tools require more context than the max", errors.PromptTooLong),
         (500, "input (900 tokens) is too large to process", errors.PromptTooLong),
     ],
@@ -151,6 +156,29 @@ def test_what_is_no_refusal_of_a_parameter(
     status: int, words: str, error: type[errors.EngineError]
 ) -> None:
     assert type(errors.from_status(status, {"error": {"message": words}})) is error
+
+
+IN_LLAMA_CPPS_WORDS = """
+------------
+While executing CallExpression at line 19, column 27 in source:
+...% 2 == 0) -%}↵        {{ raise_exception("Conversation roles must alternate user...
+                                           ^
+Error: Jinja Exception: Conversation roles must alternate user/assistant/user/assistant/..."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        IN_LLAMA_CPPS_WORDS,
+        "Jinja Exception: System role not supported",
+        "After the optional system message, conversation roles must alternate at row 9, column 9",
+    ],
+)
+def test_messages_that_a_template_refuses_are_no_failure_of_the_engine(words: str) -> None:
+    error = errors.from_status(500, {"error": {"message": words, "type": "server_error"}})
+    assert type(error) is errors.UnsupportedByEngine
+    assert list(error.errors or ()) == ["messages"]
+    assert not error.is_fault
 
 
 @pytest.mark.parametrize("function", [None, "f", ["f"], 5, {}, {"name": None, "arguments": None}])

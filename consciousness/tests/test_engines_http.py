@@ -22,12 +22,12 @@ from consciousness.tests.asking import (
     chunks,
     event_of,
 )
-from consciousness.tests.raw_server import RawServer, models_reply
-from consciousness.tests.several import Several, ask_any
+from consciousness.tests.raw_server import RawRequest, RawServer, json_reply, models_reply
+from consciousness.tests.several import Several, ask_any, statuses
 from monitoring.awareness import awareness
 from tests import environment
 from tests.metrics import value_of
-from tests.stub_engine import MODEL, Behaviour, StubEngine
+from tests.stub_engine import CANARY_SECRET, MODEL, Behaviour, StubEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 READY = "/ready"
@@ -209,6 +209,39 @@ def test_what_the_caller_did_wrong_is_nobodys_fault(
     assert second.ledger == []
     stub.behave(Behaviour.NORMAL)
     assert engine_of(ask(as_alice)) == "default"
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "goes_elsewhere"),
+    [
+        ("500 Internal Server Error", "Jinja Exception: roles must alternate", False),
+        ("400 Bad Request", f"no such luck {CANARY_SECRET}", True),
+    ],
+)
+def test_a_request_that_is_refused_is_told_to_be_wrong_and_no_engine_is_blamed(
+    as_alice: APIClient,
+    stub: StubEngine,
+    several: Several,
+    status: str,
+    words: str,
+    goes_elsewhere: bool,
+) -> None:
+    """Clients of OpenAI's ask again after 5xx."""
+
+    def reply(request: RawRequest) -> bytes:
+        if request.line.startswith("GET"):
+            return models_reply("m")
+        return json_reply({"error": {"message": words}}, status=status)
+
+    with RawServer(reply) as one, RawServer(reply) as other:
+        several.add("one", one)
+        several.add("other", other, priority=1)
+        for _ in range(4):
+            response = ask(as_alice, model="m")
+            assert (response.status_code, response.json()["code"]) == (400, "unsupported_parameter")
+            assert CANARY_SECRET not in response.content.decode()
+        assert bool([r for r in other.requests if r.line.startswith("POST")]) is goes_elsewhere
+        assert (statuses()["one"], statuses()["other"]) == ("up", "up")
 
 
 def test_models_and_aliases_are_asked_for_by_name(
