@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx2
@@ -146,6 +147,8 @@ class Engine:
                 trust_env=False,  # no proxy from the environment may see a prompt
                 transport=PinningTransport(connections),
                 event_hooks={"request": [_name_request]},
+                # None: what is set with one user's answer would go out with another's question.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             )
         except httpx2.InvalidURL as error:
             raise errors.EngineMisconfigured from error

@@ -233,6 +233,19 @@ def test_engines_that_tell_no_models(
         engine_at(stub).models()
 
 
+def test_no_cookie_is_taken() -> None:
+    def reply(request: RawRequest) -> bytes:
+        head, body = models_or_stream(request).split(b"\r\n\r\n", 1)
+        return head + b"\r\nSet-Cookie: seen=1; Path=/; Max-Age=9999\r\n\r\n" + body
+
+    with RawServer(reply) as server:
+        engine = engine_at(server)
+        engine.models()
+        assert [answer(engine) for _ in range(2)] == ["Hi"] * 2
+        assert len(server.requests) == 3
+        assert not any("cookie" in request.headers for request in server.requests)
+
+
 def test_connections_are_not_used_twice() -> None:
     with RawServer(models_or_stream) as server:
         engine = engine_at(server)
