@@ -127,6 +127,14 @@ def _nobody_trusted() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
+@dataclass
+class _Known:
+    """What an engine said of itself, each with the moment at which it did."""
+
+    models: tuple[float, tuple[Model, ...]] = (float("-inf"), ())
+    takes_tools: tuple[float, bool] = (float("-inf"), True)
+
+
 class Engine:
     """One upstream. Safe to share between threads."""
 
@@ -152,12 +160,12 @@ class Engine:
             )
         except httpx2.InvalidURL as error:
             raise errors.EngineMisconfigured from error
-        self._models: tuple[float, tuple[Model, ...]] = (float("-inf"), ())
-        self._takes_tools: tuple[float, bool] = (float("-inf"), True)
+        self._known = _Known()
         self._admit: Callable[[], None] = lambda: None
 
     def behind(self, admit: Callable[[], None]) -> Engine:
-        """The same upstream; each generation first calls `admit`, and raises what that raises."""
+        """The same upstream, with all that is known of it; each generation first calls `admit`, and
+        raises what that raises."""
         same = copy.copy(self)
         same._admit = admit
         return same
@@ -168,7 +176,7 @@ class Engine:
         An answer may take `timeout_s`, by default a second. Raises EngineUnavailable,
         EngineLoading, EngineBusy, EngineBadReply, EngineMisconfigured.
         """
-        asked_at_s, known = self._models
+        asked_at_s, known = self._known.models
         if not fresh and time.monotonic() - asked_at_s < _MODELS_FRESH_S:
             return known
         try:
@@ -178,7 +186,7 @@ class Engine:
         if reply.status_code != httpx2.codes.OK:
             raise refusal(reply, body)
         models = _parse_models(decoded(body))
-        self._models = (time.monotonic(), models)
+        self._known.models = (time.monotonic(), models)
         return models
 
     def _ask(self, path: str, *, timeout_s: float) -> tuple[httpx2.Response, bytes]:
@@ -237,7 +245,7 @@ class Engine:
         them. Other servers, and those that do not tell, are left to refuse them."""
         if model.owned_by != "llamacpp":
             return True
-        asked_at_s, known = self._takes_tools
+        asked_at_s, known = self._known.takes_tools
         if time.monotonic() - asked_at_s < _MODELS_FRESH_S:
             return known
         try:
@@ -247,7 +255,7 @@ class Engine:
         body = decoded(properties)
         can = body.get("chat_template_caps") if isinstance(body, dict) else None
         known = not isinstance(can, dict) or can.get("supports_tools") is not False
-        self._takes_tools = (time.monotonic(), known)
+        self._known.takes_tools = (time.monotonic(), known)
         return known
 
 

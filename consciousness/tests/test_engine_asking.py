@@ -106,7 +106,8 @@ def test_whether_tools_are_taken_is_asked_once_in_a_while() -> None:
     with RawServer(lambda _request: json_reply({"chat_template_caps": {}})) as server:
         engine = Engine(url=server.url, api_key="")
         for _ in range(3):
-            engine.generate(prompt(**TOOLS), model=LLAMA).close()
+            # As it is where there are several.
+            engine.behind(lambda: None).generate(prompt(**TOOLS), model=LLAMA).close()
         assert [request.line.split()[1] for request in server.requests].count("/props") == 1
 
 
