@@ -63,8 +63,8 @@ class Message(ProtocolSerializer):
         child=ToolCall(), required=False, max_length=_MAX_CALLS
     )
     tool_call_id = StrictCharField(required=False, max_length=_MAX_ID_CHARACTERS)
-    refusal = StrictCharField(required=False, trim_whitespace=False)
-    reasoning_content = StrictCharField(required=False, trim_whitespace=False)
+    refusal = StrictCharField(required=False, allow_blank=True, trim_whitespace=False)
+    reasoning_content = StrictCharField(required=False, allow_blank=True, trim_whitespace=False)
     function_call = OnlyField()
     audio = OnlyField()
     annotations = OnlyField([])
@@ -120,7 +120,7 @@ def sent_on(message: dict[str, Any]) -> dict[str, Any]:
         "content": message.get("content", message.get("refusal")),
     }
     for name in ("name", "tool_call_id", "reasoning_content"):
-        if name in message:
+        if message.get(name):
             said[name] = message[name]
     if message.get("tool_calls"):
         said["tool_calls"] = [

@@ -176,6 +176,7 @@ def test_every_role_and_text_parts_are_understood(as_alice: APIClient, stub: Stu
         {"role": "tool", "tool_call_id": "c1", "content": ""},
         {"role": "assistant", "content": None, "refusal": "No.", "annotations": []},
         {"role": "assistant", "content": "e", "reasoning_content": "because"},
+        {"role": "assistant", "content": "f", "reasoning_content": "", "refusal": ""},
         {"role": "user", "content": "Count to 1"},
     ]
     response = chat(as_alice, said)
@@ -188,6 +189,7 @@ def test_every_role_and_text_parts_are_understood(as_alice: APIClient, stub: Stu
         {"role": "tool", "content": "", "tool_call_id": "c1"},
         {"role": "assistant", "content": "No."},
         {"role": "assistant", "content": "e", "reasoning_content": "because"},
+        {"role": "assistant", "content": "f"},
         {"role": "user", "content": "Count to 1"},
     ]
 
