@@ -88,6 +88,7 @@ class Generation:
         self._deaf = threading.Event()  # nor to hear how far it came
         self._connection = Connection()
         self._tally = Tally()
+        self._begun: set[int] = set()  # choices
         self._finish_reasons: dict[int, str] = {}
         self._is_cut = False  # the engine went on beyond `max_tokens`
         self.first_token_after_s: float | None = None
@@ -126,8 +127,7 @@ class Generation:
                 yield None
                 continue
             if item is None:
-                if not self.finish_reason:
-                    raise errors.EngineBadReply  # it stopped without having finished
+                self._check_ends()
                 return
             if isinstance(item, Exception):
                 raise item
@@ -149,8 +149,10 @@ class Generation:
 
     def _account(self, chunk: Chunk) -> None:
         self._last_s = time.monotonic()
-        if (chunk.text or chunk.extra) and self.first_token_after_s is None:
-            self.first_token_after_s = self._last_s - self._started_s
+        if chunk.text or chunk.extra:
+            self._begun.add(chunk.index)
+            if self.first_token_after_s is None:
+                self.first_token_after_s = self._last_s - self._started_s
         self._tally.add(chunk)
         if chunk.finish_reason and not self._is_cut:
             self._finish_reasons[chunk.index] = chunk.finish_reason
@@ -174,6 +176,14 @@ class Generation:
             if index not in self._finish_reasons:
                 self._finish_reasons[index] = "length"
                 yield Chunk(index=index, finish_reason="length")
+
+    def _check_ends(self) -> None:
+        """Each answer that was asked for has begun and ended. Ollama knows no `n` and gives one."""
+        missing = set(range(self._choices)) - self._finish_reasons.keys()
+        if missing and (0 in missing or missing & self._begun):
+            raise errors.EngineBadReply
+        if missing:
+            raise errors.UnsupportedByEngine("n")
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()

@@ -109,8 +109,8 @@ def streamed(*events: dict[str, Any]) -> bytes:
     return f"{OK}{STREAM}\r\n".encode() + said
 
 
-def piece(text: str, *, end: str | None = None, **counts: Any) -> dict[str, Any]:
-    choice = {"index": 0, "delta": {"content": text}, "finish_reason": end}
+def piece(text: str, *, index: int = 0, end: str | None = None, **counts: Any) -> dict[str, Any]:
+    choice = {"index": index, "delta": {"content": text}, "finish_reason": end}
     return {"choices": [choice], **counts}
 
 
@@ -152,6 +152,29 @@ def test_more_tokens_than_asked_for_end_the_answer(
     assert generation.usage.completion_tokens == counted
     assert len(logs.events("engine_ignores_max_tokens")) == (end == "length")
     assert readers() == []
+
+
+@pytest.mark.parametrize(
+    ("events", "error"),
+    [
+        ([piece("a"), piece("", end="stop")], errors.UnsupportedByEngine),
+        ([piece("a", end="stop"), piece("b", index=1)], errors.EngineBadReply),
+        ([piece("a"), piece("b", index=1, end="stop")], errors.EngineBadReply),
+        ([piece("b", index=1, end="stop")], errors.EngineBadReply),
+    ],
+)
+def test_fewer_answers_than_asked_for_are_no_answer(
+    events: list[dict[str, Any]], error: type[errors.EngineError]
+) -> None:
+    with RawServer(lambda _request: streamed(*events), keeps_open=False) as server:
+        generation = Generation(
+            httpx2.Client(base_url=server.url), b"{}", timeouts(), max_tokens=3, choices=2
+        )
+        with pytest.raises(error) as raised:
+            list(generation)
+        generation.close()
+    assert raised.type is error
+    assert list(raised.value.errors or ()) == (["n"] if not raised.value.is_fault else [])
 
 
 def test_connecting_has_a_deadline_of_its_own() -> None:
