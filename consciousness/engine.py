@@ -32,6 +32,7 @@ from consciousness.engine_generation import (
     Timeouts,
     bounded_body,
     decoded,
+    read_stream,
     refusal,
     unreached,
 )
@@ -82,6 +83,14 @@ class Prompt:
     def choices(self) -> int:
         """How many answers are asked for."""
         count: int = self.options.get("n", 1)
+        return count
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many to each token are asked for; None where no log probabilities are."""
+        given = self.options.get("logprobs")
+        # A chat's are a yes and a number beside it, those of a text to be continued a number.
+        count: int | None = self.options.get("top_logprobs", 0) if given is True else given
         return count
 
     @property
@@ -223,6 +232,9 @@ class Engine:
             "stream_options": {"include_usage": True},
             **_COUNTING.get(model.owned_by, {}),
         }
+        if body.get("logprobs") is True:
+            # Without a number llama.cpp tells twenty, and with 0 no probability at all.
+            body["top_logprobs"] = prompt.alternatives or 1
         if model.id == bundled_model.BUNDLED_NAME:
             body.update(_bundled_stops(prompt.options))
         return Generation(
@@ -230,6 +242,7 @@ class Engine:
             orjson.dumps(body),
             timeouts or Timeouts(),
             path=prompt.path,
+            read=functools.partial(read_stream, alternatives=prompt.alternatives),
             max_tokens=prompt.max_tokens,
             choices=prompt.choices,
         )

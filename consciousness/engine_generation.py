@@ -20,7 +20,7 @@ from django.conf import settings
 
 from consciousness import engine_errors as errors
 from consciousness.engine_connection import Connection
-from consciousness.engine_stream import Chunk, Tally, Usage, chunks_of
+from consciousness.engine_stream import Chunk, Tally, Usage, chunks_of, drop_alternatives
 
 _IDLE_S = 0.25  # how soon a vanished caller or a passed deadline is noticed
 # What an engine gets to notice that it is to stop. Until then it is busy and may have sent tokens,
@@ -51,10 +51,13 @@ class Timeouts:
 Reader = Callable[[httpx2.Response], Iterator[Chunk]]
 
 
-def read_stream(reply: httpx2.Response) -> Iterator[Chunk]:
+def read_stream(reply: httpx2.Response, *, alternatives: int | None = None) -> Iterator[Chunk]:
+    """`alternatives`: how many to each token are wanted, however many come."""
     if not reply.headers.get("Content-Type", "").startswith("text/event-stream"):
         raise errors.EngineBadReply
-    yield from chunks_of(reply.iter_bytes(), max_bytes=_MAX_REPLY_BYTES)
+    for chunk in chunks_of(reply.iter_bytes(), max_bytes=_MAX_REPLY_BYTES):
+        drop_alternatives(chunk, beyond=alternatives or 0)
+        yield chunk
 
 
 class Generation:

@@ -121,6 +121,17 @@ def chunks_of(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[Chunk]:
             yield chunk
 
 
+def drop_alternatives(chunk: Chunk, *, beyond: int) -> None:
+    """Leave so many to each token in the log probabilities; where they come in the older form, the
+    engine was told their number and keeps to it."""
+    logprobs = chunk.extra.get("logprobs")
+    entries = logprobs.get("content") if isinstance(logprobs, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        tops = entry.get("top_logprobs") if isinstance(entry, dict) else None
+        if isinstance(tops, list):
+            del tops[beyond:]
+
+
 def _lines(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[bytes]:
     rest, received = b"", 0
     for part in parts:

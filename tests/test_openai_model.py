@@ -142,3 +142,13 @@ def test_a_text_is_continued(client: OpenAI) -> None:
 
 def test_it_is_listed(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [BUNDLED_NAME]
+
+
+def test_no_alternatives_are_told_that_nobody_asked_for(client: OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=BUNDLED_NAME, messages=CAPITAL, temperature=0, logprobs=True
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content
+    assert all(entry.logprob > -9999 and entry.top_logprobs == [] for entry in logprobs.content)

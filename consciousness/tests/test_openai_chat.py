@@ -12,7 +12,15 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from consciousness.models import Query, QueryContent, Status, UsageDay
 from consciousness.tests.asking import QUERIES, assert_nothing_runs
-from consciousness.tests.openai_asking import WEATHER, chat, error_of, user
+from consciousness.tests.openai_asking import (
+    CHAT,
+    WEATHER,
+    chat,
+    error_of,
+    parts_of,
+    streamed,
+    user,
+)
 from tests.stub_engine import MODEL, StubEngine
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -251,6 +259,28 @@ def test_log_probabilities_are_told_and_not_kept(as_alice: APIClient, stub: Stub
     assert [top["token"] for top in second["top_logprobs"]] == [" 2", " 20"]
     assert set(second) == {"token", "logprob", "bytes", "top_logprobs"}
     assert QueryContent.objects.get().message is None
+
+
+@pytest.mark.parametrize("more", [{}, {"top_logprobs": 0}, {"top_logprobs": 1}])
+def test_no_more_alternatives_are_told_than_asked_for(
+    as_alice: APIClient, stub: StubEngine, more: dict[str, int]
+) -> None:
+    """llama.cpp tells twenty unless it is told how many, and with 0 it tells nothing."""
+    wanted = more.get("top_logprobs", 0)
+    body = {"messages": [user("Count to 2")], "logprobs": True, **more}
+    whole = as_alice.post(CHAT, body).json()["choices"][0]["logprobs"]["content"]
+    *parts, _ = parts_of(streamed(as_alice, CHAT, **body))
+    in_parts = [
+        entry
+        for part in parts
+        if part["choices"][0]["logprobs"]
+        for entry in part["choices"][0]["logprobs"]["content"]
+    ]
+    assert in_parts == whole
+    assert [(entry["token"], len(entry["top_logprobs"])) for entry in whole] == [
+        *(("1", wanted), (" 2", wanted))
+    ]
+    assert sent(stub)["top_logprobs"] == 1
 
 
 def test_reasoning_is_passed_on_beside_the_answer(

@@ -231,6 +231,6 @@ def plan_generation(body: dict[str, Any], number: int, created: int) -> Generati
         timings_per_token=body.get("timings_per_token") is True,
         is_chat=is_chat,
         choices=body.get("n", 1),
-        logprobs=body.get("top_logprobs", 0) or 1 if logprobs is True else logprobs or 0,
+        logprobs=body.get("top_logprobs", 20) if logprobs is True else logprobs or 0,
         calls=tuple(calls),
     )
