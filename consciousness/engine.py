@@ -242,7 +242,11 @@ class Engine:
             orjson.dumps(body),
             timeouts or Timeouts(),
             path=prompt.path,
-            read=functools.partial(read_stream, alternatives=prompt.alternatives),
+            read=functools.partial(
+                read_stream,
+                max_tokens=prompt.max_tokens * prompt.choices,
+                alternatives=prompt.alternatives,
+            ),
             max_tokens=prompt.max_tokens,
             choices=prompt.choices,
         )

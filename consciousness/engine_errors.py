@@ -78,6 +78,10 @@ class EngineTimeout(EngineError):
     code = "engine_timeout"
     default_detail = "The engine took too long to answer."
 
+    def __init__(self, *, is_fault: bool = True) -> None:
+        super().__init__()
+        self.is_fault = is_fault
+
 
 class EngineBadReply(EngineError):
     status = 502

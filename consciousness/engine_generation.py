@@ -30,7 +30,10 @@ _LAST_WORDS_S, _LATE_LAST_WORDS_S = 3.0, 0.5
 # A token has more pieces than one where its bytes are cut, or a tool's name and arguments parted.
 _PIECES_A_TOKEN, _MORE_PIECES = 2, 16
 _ERROR_BODY_BYTES = 64 * 1024
-_MAX_REPLY_BYTES = 32 * 1024 * 1024
+# Of any answer, and of a long one, around whose tokens llama.cpp writes half a KiB each.
+_MAX_REPLY_BYTES, _TOKEN_BYTES = 32 * 1024 * 1024, 1024
+# Kept until the end, at four times the size in memory: 32,768 tokens with ten alternatives each.
+_MAX_PROBABILITIES_BYTES = 64 * 1024 * 1024
 
 CHAT_PATH = "/v1/chat/completions"
 
@@ -51,11 +54,17 @@ class Timeouts:
 Reader = Callable[[httpx2.Response], Iterator[Chunk]]
 
 
-def read_stream(reply: httpx2.Response, *, alternatives: int | None = None) -> Iterator[Chunk]:
-    """`alternatives`: how many to each token are wanted, however many come."""
+def read_stream(
+    reply: httpx2.Response, *, max_tokens: int = 0, alternatives: int | None = None
+) -> Iterator[Chunk]:
+    """`max_tokens` are those of all choices; `alternatives`: how many to each token are wanted,
+    however many come."""
     if not reply.headers.get("Content-Type", "").startswith("text/event-stream"):
         raise errors.EngineBadReply
-    for chunk in chunks_of(reply.iter_bytes(), max_bytes=_MAX_REPLY_BYTES):
+    max_bytes = _MAX_PROBABILITIES_BYTES
+    if alternatives is None:
+        max_bytes = max(_MAX_REPLY_BYTES, max_tokens * _TOKEN_BYTES)
+    for chunk in chunks_of(reply.iter_bytes(), max_bytes=max_bytes):
         drop_alternatives(chunk, beyond=alternatives or 0)
         yield chunk
 
@@ -189,12 +198,13 @@ class Generation:
             raise errors.UnsupportedByEngine("n")
 
     def _check_deadlines(self) -> None:
-        now = time.monotonic()
-        waited = self.first_token_after_s is None
-        allowed_s = self._timeouts.first_token_s if waited else self._timeouts.silence_s
-        if now - self._last_s > allowed_s or now - self._started_s > self._timeouts.total_s:
+        now, has_begun = time.monotonic(), self.first_token_after_s is not None
+        allowed_s = self._timeouts.silence_s if has_begun else self._timeouts.first_token_s
+        is_silent = now - self._last_s > allowed_s
+        if is_silent or now - self._started_s > self._timeouts.total_s:
             self._is_late = True
-            raise errors.EngineTimeout
+            # One that writes and writes was asked for a long answer.
+            raise errors.EngineTimeout(is_fault=is_silent or not has_begun)
 
     def close(self) -> None:
         """End the generation upstream if it still runs: closing the connection frees its slot.

@@ -138,8 +138,10 @@ def _lines(parts: Iterable[bytes], *, max_bytes: int) -> Iterator[bytes]:
         received += len(part)
         *lines, rest = (rest + part).split(b"\n")
         yield from lines
-        if received > max_bytes or len(rest) > _MAX_LINE_BYTES:
+        if len(rest) > _MAX_LINE_BYTES:
             raise errors.EngineBadReply
+        if received > max_bytes:
+            raise errors.EngineBadReply(is_fault=False)  # so much may have been asked for
     if rest:
         yield rest
 

@@ -134,6 +134,7 @@ def test_an_endless_answer_is_ended_by_its_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engine_generation, "_MAX_REPLY_BYTES", 100_000)
+    monkeypatch.setattr(engine_generation, "_TOKEN_BYTES", 1)
     settings.ENGINE_TOTAL_TIMEOUT_S = 20.0
     stub.behave(Behaviour.ENDLESS)
     response = ask(as_alice, max_tokens=4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from consciousness import engine_errors as errors
 from consciousness import engine_generation
-from consciousness.engine_generation import Generation, Timeouts
+from consciousness.engine_generation import Generation, Timeouts, read_stream
 from consciousness.engine_stream import Usage
 from consciousness.tests.generating import (
     BOUND_S,
@@ -61,24 +62,26 @@ def test_while_nothing_comes_nothing_is_said_now_and_then(stub: StubEngine) -> N
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "limits"),
+    ("behaviour", "limits", "is_fault"),
     [
-        (Behaviour.HANG_BEFORE_HEADERS, timeouts(first_s=SHORT_S)),
-        (Behaviour.HANG_BEFORE_FIRST_TOKEN, timeouts(first_s=SHORT_S)),
-        (Behaviour.HANG_MID_STREAM, timeouts(silence_s=SHORT_S)),
-        (Behaviour.HANG_BEFORE_HEADERS, timeouts(total_s=SHORT_S)),
-        (Behaviour.HANG_MID_STREAM, timeouts(total_s=SHORT_S)),
-        (Behaviour.ENDLESS, timeouts(total_s=SHORT_S)),
+        (Behaviour.HANG_BEFORE_HEADERS, timeouts(first_s=SHORT_S), True),
+        (Behaviour.HANG_BEFORE_FIRST_TOKEN, timeouts(first_s=SHORT_S), True),
+        (Behaviour.HANG_MID_STREAM, timeouts(silence_s=SHORT_S), True),
+        (Behaviour.HANG_BEFORE_HEADERS, timeouts(total_s=SHORT_S), True),
+        # Nothing is wrong with it as long as it is not silent for too long.
+        (Behaviour.HANG_MID_STREAM, timeouts(total_s=SHORT_S), False),
+        (Behaviour.ENDLESS, timeouts(total_s=SHORT_S), False),
     ],
 )
 def test_each_deadline_holds_alone(
-    stub: StubEngine, behaviour: Behaviour, limits: Timeouts
+    stub: StubEngine, behaviour: Behaviour, limits: Timeouts, is_fault: bool
 ) -> None:
     stub.behave(behaviour, token_delay_s=0.005)
     generation = started(stub, limits=limits)
     started_s = time.monotonic()
-    with pytest.raises(errors.EngineTimeout):
+    with pytest.raises(errors.EngineTimeout) as raised:
         list(generation)
+    assert raised.value.is_fault is is_fault
     assert SHORT_S - 0.1 < time.monotonic() - started_s < SHORT_S + BOUND_S
     generation.close()
     assert stub.wait_idle()
@@ -175,6 +178,27 @@ def test_fewer_answers_than_asked_for_are_no_answer(
         generation.close()
     assert raised.type is error
     assert list(raised.value.errors or ()) == (["n"] if not raised.value.is_fault else [])
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "is_read"),
+    [
+        ({"max_tokens": 1}, False),
+        ({"max_tokens": 100}, True),
+        ({"max_tokens": 100, "alternatives": 0}, True),
+        ({"max_tokens": 10_000, "alternatives": 20}, False),
+    ],
+)
+def test_as_much_is_read_as_was_asked_for_and_no_more_than_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, asked_for: dict[str, int], is_read: bool
+) -> None:
+    monkeypatch.setattr(engine_generation, "_MAX_REPLY_BYTES", 1000)
+    monkeypatch.setattr(engine_generation, "_MAX_PROBABILITIES_BYTES", 20_000)
+    pieces = 300 if asked_for.get("alternatives") else 100
+    _, body = streamed(*[piece("a")] * pieces).split(b"\r\n\r\n")
+    reply = httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=body)
+    with contextlib.nullcontext() if is_read else pytest.raises(errors.EngineBadReply):
+        assert len(list(read_stream(reply, **asked_for))) == pieces
 
 
 def test_connecting_has_a_deadline_of_its_own() -> None:

@@ -209,10 +209,12 @@ def test_an_engines_own_failure_is_told_as_what_it_is(
 def test_a_stream_that_is_too_large_or_a_line_that_is_too_long() -> None:
     event = data(delta("x" * 100))
     assert len(read(*[event] * 10, max_bytes=len(event) * 10)) == 10
-    with pytest.raises(errors.EngineBadReply):
+    with pytest.raises(errors.EngineBadReply) as raised:
         read(*[event] * 10, max_bytes=len(event) * 10 - 1)
-    with pytest.raises(errors.EngineBadReply):
+    assert not raised.value.is_fault  # whoever asks for much may get it
+    with pytest.raises(errors.EngineBadReply) as raised:
         read(*[b"x" * 65536] * 17)  # over 1 MiB without a line's end
+    assert raised.value.is_fault
 
 
 def test_text_is_free_of_what_a_database_cannot_keep() -> None:
