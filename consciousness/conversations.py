@@ -13,6 +13,7 @@ from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
 from consciousness import owners, quota
+from consciousness.asks import NEW_CONVERSATION
 from consciousness.models import TITLE_LENGTH, Conversation, Query, QueryContent, Status
 
 _MAX_TURNS = 200  # of the newest; a window that holds more is not filled further
@@ -32,22 +33,26 @@ class Turn:
         )
 
 
+def own_conversation(user: Any, given: str) -> Conversation | None:
+    """The one whose id is given, where it is the user's."""
+    if given in ("", NEW_CONVERSATION):
+        return None
+    return Conversation.objects.all().for_user(user).filter(id=given).first()
+
+
 def find_conversation(user: Any, given: str) -> Conversation:
     """Raises NotFound for somebody else's like for one that does not exist."""
-    found = Conversation.objects.all().for_user(user).filter(id=given).first()
+    found = own_conversation(user, given)
     if found is None:
         raise NotFound
     return found
 
 
-def hold_conversation(conversation: Conversation) -> None:
+def hold_conversation(conversation: Conversation) -> bool:
     """In the transaction that adds to it: retention, which takes no turns, lets it be until then.
-
-    Raises NotFound where it was deleted since it was found.
-    """
+    False where it was deleted since it was found."""
     rows = Conversation.objects.select_for_update(no_key=True).filter(id=conversation.id)
-    if rows.values_list("id").first() is None:
-        raise NotFound
+    return rows.values_list("id").first() is not None
 
 
 def turns_of(conversation: Conversation) -> list[Turn]:
@@ -78,14 +83,14 @@ def title_for(prompt: str) -> str:
     return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1] + "…"
 
 
-def record_turn(conversation_id: uuid.UUID, *, user_id: Any, is_new: bool, prompt: str) -> bool:
-    """Note activity, making the conversation where this is its first turn; in the transaction that
-    keeps the turn. False when it was deleted meanwhile: then nothing is to be kept."""
-    if is_new:
-        Conversation.objects.create(id=conversation_id, user_id=user_id, title=title_for(prompt))
-        return True
-    own = Conversation.objects.filter(id=conversation_id, user_id=user_id)
-    return own.update(updated_at=timezone.now()) == 1
+def begin_conversation(conversation_id: uuid.UUID, *, user_id: Any, prompt: str) -> None:
+    """In the transaction that keeps its first turn."""
+    Conversation.objects.create(id=conversation_id, user_id=user_id, title=title_for(prompt))
+
+
+def note_activity(conversation: Conversation) -> None:
+    """In the transaction that keeps another turn."""
+    Conversation.objects.filter(id=conversation.id).update(updated_at=timezone.now())
 
 
 def rename_conversation(conversation: Conversation, *, title: str) -> None:
@@ -101,6 +106,29 @@ def delete_conversation(conversation: Conversation) -> None:
         owners.take_turn(conversation.user_id)
         Query.objects.all().finished().filter(conversation=conversation).delete()
         conversation.delete()
+
+
+def delete_query(query: Query) -> None:
+    """With its text, also where that is its conversation's title; then the next turn gives the
+    title, and without one the conversation goes too. Raises OwnerGone."""
+    with transaction.atomic():
+        owners.take_turn(query.user_id)
+        conversation = query.conversation
+        prompt = QueryContent.objects.filter(query=query).values_list("prompt", flat=True).first()
+        query.delete()
+        if conversation and prompt is not None and conversation.title == title_for(prompt):
+            _retitle(conversation)
+
+
+def _retitle(conversation: Conversation) -> None:
+    left = Query.objects.filter(conversation=conversation)
+    told = left.filter(content__isnull=False).order_by("created_at", "id")
+    prompt = told.values_list("content__prompt", flat=True).first()
+    own = Conversation.objects.filter(id=conversation.id)
+    if left.exists():
+        own.update(title=title_for(prompt or "…"))  # of one that is still being answered
+    else:
+        own.delete()
 
 
 def delete_history(user: Any) -> None:

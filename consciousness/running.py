@@ -59,18 +59,23 @@ class RunningQuery:
 
     # --- how it begins ---------------------------------------------------------------------
 
-    def serve(self, earlier: Query) -> None:
-        """The answer of an earlier query, again, with what it said beyond text."""
+    def serve(self, earlier: Query) -> bool:
+        """The answer of an earlier query, again, with what it said beyond text. False where that
+        was deleted since it was found."""
         said = earlier.content
         chunk = Chunk(
             text=said.response, extra=said.message or {}, finish_reason=earlier.finish_reason
         )
-        self._assembly.add(chunk)
-        self._model = earlier.model
-        self._accepted = settlement.record_hit(self._user, self._plan, earlier, self._assembly)
+        served = Assembly()
+        served.add(chunk)
+        accepted = settlement.record_hit(self._user, self._plan, earlier, served)
         release_connection()
+        if accepted is None:
+            return False
+        self._accepted, self._assembly, self._model = accepted, served, earlier.model
         self._events = self._served(chunk)
         self._is_settled = True
+        return True
 
     def accept(self, choices: list[Choice], request_digest: bytes | None) -> None:
         self._accepted = settlement.accept(

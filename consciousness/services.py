@@ -72,9 +72,7 @@ def start_query(
     running = RunningQuery(
         user=user, plan=plan, state=state, stored=stored, is_abandoned=is_abandoned
     )
-    if hit is not None:
-        running.serve(hit)
-    else:
+    if hit is None or not running.serve(hit):
         running.accept(choices, request_digest)
     return running
 

@@ -15,10 +15,12 @@ from typing import Any
 import structlog
 from django.db import Error as DatabaseFailure
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
+from rest_framework.exceptions import NotFound
 
 from consciousness import conversations, owners, quota
-from consciousness.asks import Ask
+from consciousness.asks import NEW_CONVERSATION, Ask
 from consciousness.assembly import Assembly
 from consciousness.engine_stream import Usage
 from consciousness.models import (
@@ -115,28 +117,39 @@ def begin(accepted: Accepted, *, engine: str) -> None:
 def record_unbegun(user: Any, ask: Ask, error_code: str) -> None:
     """A row for what failed before it could be accepted: it was asked for, too.
 
+    In its conversation, with which its text is to go; one that may be sent again is no turn yet.
     Raises OwnerGone.
     """
     now = timezone.now()
     with transaction.atomic():
         owners.take_turn(user.pk)
+        conversation = conversations.own_conversation(user, ask.conversation)
         query = _create_finished(
-            user, ask, at=now, status=Status.FAILED, error_code=error_code, model=ask.model
+            user,
+            ask,
+            at=now,
+            status=Status.FAILED,
+            error_code=error_code,
+            model=ask.model,
+            conversation=None if ask.claim_id else conversation,
         )
-        if ask.store:
+        if ask.store and (conversation or ask.conversation in ("", NEW_CONVERSATION)):
             messages = list(ask.messages) or None
             QueryContent.objects.create(query=query, prompt=ask.prompt, messages=messages)
     metrics.QUERIES.labels(Status.FAILED).inc()
 
 
-def record_hit(user: Any, plan: Plan, earlier: Query, assembly: Assembly) -> Accepted:
-    """A row for an answer that an earlier query gave: finished at once, at no cost.
+def record_hit(user: Any, plan: Plan, earlier: Query, assembly: Assembly) -> Accepted | None:
+    """A row for an answer that an earlier query gave: finished at once, at no cost. None where that
+    one was deleted since it was found.
 
     Raises NotFound and OwnerGone as `accept` does.
     """
     now = timezone.now()
     with transaction.atomic():
         _check_kept(user, plan)
+        if not QueryContent.objects.filter(query=earlier).exists():
+            return None
         query = _create_finished(
             user,
             plan.ask,
@@ -164,8 +177,8 @@ def record_hit(user: Any, plan: Plan, earlier: Query, assembly: Assembly) -> Acc
 def _check_kept(user: Any, plan: Plan) -> None:
     """In the transaction that writes the row: what it belongs to was read before, without one."""
     owners.take_turn(user.pk)
-    if plan.conversation is not None:
-        conversations.hold_conversation(plan.conversation)
+    if plan.conversation is not None and not conversations.hold_conversation(plan.conversation):
+        raise NotFound
 
 
 def _create_finished(
@@ -261,21 +274,14 @@ def _keep_text(accepted: Accepted, plan: Plan, assembly: Assembly, status: Statu
     ask = plan.ask
     if not ask.store:
         return
+    if plan.conversation is not None and not conversations.hold_conversation(plan.conversation):
+        return  # it was deleted meanwhile, with all that was said in it
+    row = Query.objects.filter(id=accepted.query_id)
     if ask.claim_id is not None and status != Status.COMPLETED:
         # Its key is free and it may be sent again: then that is the turn, and this one is none.
-        Query.objects.filter(id=accepted.query_id).update(conversation=None)
-    elif plan.conversation_id and assembly.text:
-        is_kept = conversations.record_turn(
-            plan.conversation_id,
-            user_id=accepted.user_id,
-            is_new=plan.conversation is None,
-            prompt=ask.prompt,
-        )
-        if not is_kept:
-            return
-        if plan.conversation is None:
-            row = Query.objects.filter(id=accepted.query_id)
-            row.update(conversation=plan.conversation_id)
+        row.update(conversation=None)
+    elif assembly.text or status == Status.COMPLETED:
+        _keep_turn(row, plan, user_id=accepted.user_id)
     # Log probabilities are many times the text, and nobody asks for them again.
     beyond_text = {name: said for name, said in assembly.extra.items() if name != "logprobs"}
     QueryContent.objects.create(
@@ -286,6 +292,16 @@ def _keep_text(accepted: Accepted, plan: Plan, assembly: Assembly, status: Statu
         message=beyond_text or None,
         memory_ids=[str(fact.id) for fact in plan.facts],
     )
+
+
+def _keep_turn(row: QuerySet[Query], plan: Plan, *, user_id: Any) -> None:
+    if plan.new_conversation is not None:
+        conversations.begin_conversation(
+            plan.new_conversation, user_id=user_id, prompt=plan.ask.prompt
+        )
+        row.update(conversation=plan.new_conversation)
+    elif plan.conversation is not None:
+        conversations.note_activity(plan.conversation)
 
 
 def settle_orphan(query: Query) -> bool:

@@ -11,7 +11,8 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from consciousness.cache import forget_old_answers
+from consciousness import cache
+from consciousness.cache import find_answer, forget_old_answers
 from consciousness.models import Query, QueryContent, UsageDay
 from consciousness.tests.asking import CAPITAL, QUERIES, ask, ask_streamed, chunks, event_of
 from tests.metrics import value_of
@@ -51,6 +52,23 @@ def test_the_same_again_costs_no_engine_no_slot_and_no_token(
     listed = as_alice.get(QUERIES).json()["results"]
     assert [row["is_cached"] for row in listed] == [True, False]
     assert listed[0]["response"] == first["response"]
+
+
+def test_one_that_is_deleted_after_it_was_found_does_not_serve(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(as_alice, temperature=0)
+
+    def find_then_delete(*args: Any) -> Query | None:
+        found = find_answer(*args)
+        assert found
+        assert as_alice.delete(QUERIES).status_code == 204
+        return found
+
+    monkeypatch.setattr(cache, "find_answer", find_then_delete)
+    again = ask(as_alice, temperature=0).json()
+    assert (again["response"], again["cached"]) == ("Paris.", False)
+    assert len(stub.ledger) == 2
 
 
 def test_as_a_stream_it_is_one_token_event_and_done(as_alice: APIClient, stub: StubEngine) -> None:

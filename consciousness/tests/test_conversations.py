@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -12,9 +13,12 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
+from consciousness.asks import Ask
 from consciousness.conversations import Turn, fitting, title_for
+from consciousness.engine_errors import EngineError
 from consciousness.maintenance import delete_old_queries
-from consciousness.models import Conversation, Query, QueryContent, UsageDay
+from consciousness.models import Conversation, Query, QueryContent, Status, UsageDay
+from consciousness.services import start_query
 from consciousness.tests.asking import (
     PROCESS,
     ask,
@@ -119,6 +123,12 @@ def test_a_failure_begins_none(as_alice: APIClient, stub: StubEngine) -> None:
     stub.behave(Behaviour.HTML)
     assert ask(as_alice, conversation="new").status_code == 502
     assert not Conversation.objects.exists()
+
+
+def test_an_empty_answer_begins_one_too(as_alice: APIClient, stub: StubEngine) -> None:
+    conversation = begun(as_alice, "Count to 0")
+    assert ask(as_alice, "Count to 2", conversation=conversation).status_code == 200
+    assert sent(stub) == [("user", "Count to 2")]
 
 
 # --- the window --------------------------------------------------------------------------------
@@ -264,6 +274,49 @@ def test_one_deleted_while_it_is_answered_keeps_nothing(
     assert not Conversation.objects.exists()
     assert not QueryContent.objects.exists()
     assert Query.objects.get().completion_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "behaviour", "status"),
+    [
+        ("Count to 0", Behaviour.NORMAL, Status.COMPLETED),
+        ("Count to 9", Behaviour.HTML, Status.FAILED),
+        ("Count to 9", Behaviour.HANG_BEFORE_FIRST_TOKEN, Status.CANCELLED),
+    ],
+)
+def test_one_deleted_before_the_first_word_keeps_no_question(
+    as_alice: APIClient,
+    alice: User,
+    stub: StubEngine,
+    *,
+    prompt: str,
+    behaviour: Behaviour,
+    status: Status,
+) -> None:
+    conversation = begun(as_alice)
+    stub.behave(behaviour)
+    with (
+        contextlib.suppress(EngineError),
+        start_query(user=alice, ask=Ask(prompt=prompt, conversation=conversation)) as running,
+    ):
+        assert as_alice.delete(f"{CONVERSATIONS}/{conversation}").status_code == 204
+        for event in running:
+            if event is None and status == Status.CANCELLED:
+                break
+    assert Query.objects.get().status == status
+    assert not QueryContent.objects.exists()
+
+
+def test_a_question_that_found_no_model_goes_with_its_conversation(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    conversation = begun(as_alice)
+    refused = ask(as_alice, "Count to 3", conversation=conversation, model="unknown")
+    assert refused.status_code == 422
+    assert QueryContent.objects.count() == 2
+    assert as_alice.delete(f"{CONVERSATIONS}/{conversation}").status_code == 204
+    assert ask(as_alice, conversation=conversation, model="unknown").status_code == 422
+    assert not QueryContent.objects.exists()
 
 
 def test_retention_counts_from_the_last_activity(

@@ -54,6 +54,41 @@ def test_one_is_deleted_with_its_text_and_what_it_used_stays_counted(
     assert UsageDay.objects.values().get() == used
 
 
+def title_of(client: APIClient, conversation: str) -> str | None:
+    response = client.get(f"{CONVERSATIONS}/{conversation}")
+    title: str | None = response.json().get("title")
+    return title if response.status_code == 200 else None
+
+
+def test_a_deleted_question_is_no_title(as_alice: APIClient, stub: StubEngine) -> None:
+    first = ask(as_alice, "Count to 2", conversation="new").json()
+    conversation = first["conversation"]
+    second = ask(as_alice, "Count to 3", conversation=conversation).json()
+    assert title_of(as_alice, conversation) == "Count to 2"
+    as_alice.delete(f"{QUERIES}/{first['query_id']}")
+    assert title_of(as_alice, conversation) == "Count to 3"
+    as_alice.delete(f"{QUERIES}/{second['query_id']}")
+    assert title_of(as_alice, conversation) is None
+
+
+def test_a_title_of_ones_own_stays(as_alice: APIClient, stub: StubEngine) -> None:
+    asked = ask(as_alice, "Count to 2", conversation="new").json()
+    conversation = asked["conversation"]
+    as_alice.patch(f"{CONVERSATIONS}/{conversation}", {"title": "Numbers"})
+    as_alice.delete(f"{QUERIES}/{asked['query_id']}")
+    assert title_of(as_alice, conversation) == "Numbers"
+
+
+def test_one_that_is_still_answered_gives_no_title_yet(
+    as_alice: APIClient, alice: User, stub: StubEngine
+) -> None:
+    asked = ask(as_alice, "Count to 2", conversation="new").json()
+    conversation = asked["conversation"]
+    a_query(alice, conversation_id=conversation, status=Status.RUNNING)
+    as_alice.delete(f"{QUERIES}/{asked['query_id']}")
+    assert title_of(as_alice, conversation) == "…"
+
+
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.CANCELLED, Status.FAILED])
 def test_every_finished_one_can_be_deleted(
     as_alice: APIClient, alice: User, status: Status

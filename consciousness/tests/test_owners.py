@@ -137,8 +137,8 @@ def test_no_text_outlives_the_conversation_that_goes_while_it_is_kept(
     as_alice: APIClient, begun: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deleting = Meanwhile(lambda: as_alice.delete(f"{CONVERSATIONS}/{begun}"))
-    kept = _instead(deleting.begin, conversations.record_turn)
-    monkeypatch.setattr(conversations, "record_turn", kept)
+    kept = _instead(deleting.begin, conversations.note_activity)
+    monkeypatch.setattr(conversations, "note_activity", kept)
 
     assert ask(as_alice, "Count to 3", conversation=begun).status_code == 200
     assert deleting.response().status_code == 204

@@ -81,7 +81,7 @@ class QueryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Owned):
         query = self.get_object()
         if query.status in ACTIVE:
             raise QueryActive
-        query.delete()
+        conversations.delete_query(query)
         return Response(status=204)
 
     @extend_schema(operation_id="consciousness_queries_destroy_all")
