@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Any, Self
 
-from consciousness import engines, settlement
+from consciousness import engines, own_prompts, settlement
 from consciousness.admission import CallerGone, Candidate, Slot, admission
 from consciousness.asks import Answer
 from consciousness.assembly import Assembly
@@ -54,7 +55,8 @@ class RunningQuery:
         self._started_s = time.monotonic()
         self._assembly = Assembly()
         self._generations: list[Generation] = []
-        self._model = ""
+        self._model = self._engine = ""
+        self._usage = Usage(is_estimated=False)
         self._events: Events
 
     # --- how it begins ---------------------------------------------------------------------
@@ -123,7 +125,7 @@ class RunningQuery:
 
     def _served(self, chunk: Chunk) -> Events:
         yield chunk
-        yield self._answer(Usage(is_estimated=False), self._accepted.standing, cached=True)
+        yield self._answer(self._accepted.standing, cached=True)
 
     def _generated(self, choices: list[Choice]) -> Events:
         status, error_code = Status.CANCELLED, ""
@@ -140,7 +142,7 @@ class RunningQuery:
             raise
         finally:
             standing = self._settle(Outcome(status=status, error_code=error_code))
-        yield self._answer(self._usage, standing, cached=False)
+        yield self._answer(standing, cached=False)
 
     def _try_engines(self, choices: list[Choice]) -> Iterator[Chunk | None]:
         """On one engine, and before the first byte once more on another one."""
@@ -188,7 +190,7 @@ class RunningQuery:
         return self._is_abandoned()
 
     def _generate(self, choice: Choice, slot: Slot) -> Iterator[Chunk | None]:
-        self._model = choice.model.id
+        self._model, self._engine = choice.model.id, choice.name
         self._plan.fit(choice.model)
         is_answered = is_noted = False
         while not is_answered:
@@ -226,13 +228,23 @@ class RunningQuery:
 
     # --- how it ends -----------------------------------------------------------------------
 
-    @property
-    def _usage(self) -> Usage:
+    def _used(self) -> Usage:
         """Of all attempts: what an engine read before it failed was read."""
         total = Usage(is_estimated=False)
         for generation in self._generations:
             total = total.plus(generation.usage)
-        return total
+        return replace(total, cached_tokens=self._cached_tokens())
+
+    def _cached_tokens(self) -> int | None:
+        if not self._assembly.has_begun or not self._generations:
+            return None
+        return own_prompts.cached_tokens(
+            self._generations[-1].usage,
+            self._plan.prompt,
+            user_id=self._accepted.user_id,
+            engine=self._engine,
+            model=self._model,
+        )
 
     @property
     def _elapsed_ms(self) -> int:
@@ -240,6 +252,7 @@ class RunningQuery:
 
     def _settle(self, outcome: Outcome) -> Standing:
         self._is_settled = True
+        self._usage = self._used()
         return settlement.settle(
             self._accepted,
             self._plan,
@@ -254,14 +267,14 @@ class RunningQuery:
             self._assembly,
         )
 
-    def _answer(self, usage: Usage, standing: Standing, *, cached: bool) -> Answer:
+    def _answer(self, standing: Standing, *, cached: bool) -> Answer:
         plan = self._plan
         return Answer(
             query_id=self._accepted.query_id,
             request_id=plan.ask.request_id,
             model=self._model,
             choices=self._assembly.choices(),
-            usage=usage,
+            usage=self._usage,
             processing_time_ms=self._elapsed_ms,
             state=self._state,
             standing=standing,

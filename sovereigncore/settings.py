@@ -234,7 +234,7 @@ def _cache(prefix: str, *, entries: int) -> dict[str, object]:
         }
     return {
         "BACKEND": "sovereigncore.ratelimit.FailoverRedisCache"
-        if prefix == "ratelimit"
+        if prefix in ("ratelimit", "prompts")
         else "django_prometheus.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": f"sovereigncore:{prefix}",
@@ -256,6 +256,8 @@ def _cache(prefix: str, *, entries: int) -> dict[str, object]:
 CACHES = {
     "default": _cache("default", entries=10_000),
     "ratelimit": _cache("ratelimit", entries=200_000),
+    # Whose prompts an engine has read; see consciousness/own_prompts.py.
+    "prompts": _cache("prompts", entries=10_000),
     "ratelimit_local": {
         "BACKEND": "sovereigncore.caches.LocMemCache",
         "LOCATION": "ratelimit_local",

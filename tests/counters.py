@@ -15,7 +15,7 @@ import redis
 from django.conf import settings
 from django.core.cache import caches
 
-CACHES = ("default", "ratelimit", "ratelimit_local")
+CACHES = ("default", "prompts", "ratelimit", "ratelimit_local")
 
 
 def forget_counts(*names: str) -> None:

@@ -277,6 +277,23 @@ class TestTheBundledModel:
         assert found is not None
         assert engine.metric("prompt_tokens_total") - before < int(found[1])
 
+    def test_no_prompt_is_kept_that_no_slot_holds(
+        self, engine: RunningEngine, settings: Settings
+    ) -> None:
+        """It would be kept for all slots, and so for everybody."""
+        asked = " ".join(f"a{number}" for number in range(60))
+
+        def known(text: str) -> int:
+            usage = engine.chat(("user", text), max_tokens=1)["usage"]
+            tokens: int = usage["prompt_tokens_details"]["cached_tokens"]
+            return tokens
+
+        known(asked)
+        assert known(asked) > 100
+        for slot in range(2 * settings.ENGINE_SLOTS):
+            known(" ".join(f"{'bcdefghi'[slot % 8]}{number}" for number in range(60, 120)))
+        assert known(asked) < 100
+
     def test_the_callers_stop_takes_the_place_of_ours(self, engine: RunningEngine) -> None:
         """So a client that sends `stop` has to send ours as well."""
         question = ("user", "What is the capital of France?")

@@ -22,9 +22,7 @@ _TOKENS_PER_SLOT = 8192
 # How much of a prompt is read at once. Between two batches a leaver's slot is freed and the other
 # slots get their next token; larger ones read a prompt no faster on a CPU.
 _BATCH_TOKENS = 256
-# llama.cpp's own defaults, 8 GiB of old prompts and 32 copies of a slot's state, are for machines
-# that do nothing else.
-_PROMPT_CACHE_MIB = 256
+# llama.cpp's own default, 32 copies of a slot's state, is for machines that do nothing else.
 _CHECKPOINTS_PER_SLOT = 4
 _SPARE_HTTP_THREADS = 32
 _TEMPLATE = Path(__file__).resolve().parents[2] / "chat_template.jinja"
@@ -109,7 +107,9 @@ def _parameters(parameters: Any, path: Path) -> Any:
     parameters.n_ctx = _TOKENS_PER_SLOT * settings.ENGINE_SLOTS
     parameters.kv_unified = False  # a slot's window is its own, whatever the others hold
     parameters.n_batch = parameters.n_ubatch = _BATCH_TOKENS
-    parameters.cache_ram_mib = _PROMPT_CACHE_MIB
+    # Old prompts of all slots in one store would help whoever returns to a conversation, but one
+    # was seen to answer somebody else's question from it (ggml-org/llama.cpp#27148).
+    parameters.cache_ram_mib, parameters.cache_idle_slots = 0, False
     parameters.n_ctx_checkpoints = _CHECKPOINTS_PER_SLOT
     # Streams hold a thread each; probes must get through beside them.
     parameters.n_threads_http = settings.ENGINE_SLOTS + _SPARE_HTTP_THREADS
