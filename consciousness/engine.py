@@ -48,6 +48,8 @@ _COUNTING: dict[str, dict[str, Any]] = {
     "llamacpp": {"timings_per_token": True, "return_progress": True},
     "vllm": {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
 }
+# By `owned_by`, those that, when told whose a prompt is, use it for nobody else.
+_KEEPING_APART = ("vllm",)
 # By `owned_by`, those whose `created` is the moment at which they are asked.
 _TELL_THE_TIME = ("llamacpp", "vllm", "sglang")
 
@@ -64,7 +66,7 @@ class Model:
 class Prompt:
     """What is asked of a model: `messages` of a chat, `text` to be continued, or `inputs` to be
     embedded. `options` are further parameters of the protocol, checked by whoever took them from
-    a caller."""
+    a caller. `asker` tells people apart, and not who they are."""
 
     messages: tuple[Mapping[str, Any], ...] = ()
     text: str = ""
@@ -72,6 +74,7 @@ class Prompt:
     temperature: float
     max_tokens: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    asker: str = ""
 
     @property
     def path(self) -> str:
@@ -232,6 +235,8 @@ class Engine:
             "stream_options": {"include_usage": True},
             **_COUNTING.get(model.owned_by, {}),
         }
+        if prompt.asker and model.owned_by in _KEEPING_APART:
+            body["cache_salt"] = prompt.asker
         if body.get("logprobs") is True:
             # Without a number llama.cpp tells twenty, and with 0 no probability at all.
             body["top_logprobs"] = prompt.alternatives or 1

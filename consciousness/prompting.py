@@ -10,6 +10,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.utils.crypto import salted_hmac
+
 from consciousness import conversations, memory, quota
 from consciousness.asks import NEW_CONVERSATION, Ask
 from consciousness.conversations import Turn
@@ -26,6 +28,7 @@ class Plan:
 
     ask: Ask
     max_tokens: int
+    asker: str = ""
     conversation: Conversation | None = None
     new_conversation: uuid.UUID | None = None
     turns: list[Turn] = field(default_factory=list)
@@ -66,6 +69,7 @@ class Plan:
                 temperature=ask.temperature,
                 max_tokens=self.max_tokens,
                 options=ask.options,
+                asker=self.asker,
             )
         own = ask.messages or ({"role": "user", "content": self._users_turn()},)
         return Prompt(
@@ -73,6 +77,7 @@ class Plan:
             temperature=ask.temperature,
             max_tokens=self.max_tokens,
             options=ask.options,
+            asker=self.asker,
         )
 
     def _users_turn(self) -> str:
@@ -92,7 +97,8 @@ def make_plan(user: Any, ask: Ask, *, max_tokens: int, noted: Memory | None = No
 
     Raises NotFound for a conversation that is not the user's.
     """
-    plan = Plan(ask=ask, max_tokens=max_tokens)
+    asker = salted_hmac("consciousness.asker", str(user.pk), algorithm="sha256").hexdigest()
+    plan = Plan(ask=ask, max_tokens=max_tokens, asker=asker)
     if ask.conversation == NEW_CONVERSATION:
         plan.new_conversation = uuid.uuid4()
     elif ask.conversation:

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from accounts.models import User
 from consciousness import bundled_model
 from consciousness import engine_errors as errors
+from consciousness.asks import Ask
 from consciousness.assembly import Assembly
 from consciousness.engine import Engine, Model, Prompt
 from consciousness.engine_stream import Chunk
+from consciousness.prompting import make_plan
 from consciousness.tests.raw_server import RawRequest, RawServer, json_reply
 from tests.stub_engine import StubEngine
 
@@ -46,6 +49,15 @@ def test_a_base_model_is_stopped_but_not_in_the_middle_of_json(
 ) -> None:
     assert sent(stub, prompt(**options), BUNDLED).get("stop") == stops
     assert sent(stub, prompt(**options), LLAMA).get("stop") == options.get("stop")
+
+
+def test_vllm_is_told_whose_prompt_it_is(stub: StubEngine, alice: User, bob: User) -> None:
+    """So that nobody's prompts are answered sooner for somebody else's."""
+    askers = [make_plan(user, Ask(prompt="x"), max_tokens=1).prompt for user in (alice, bob, alice)]
+    salts = [sent(stub, asked, OTHER)["cache_salt"] for asked in askers]
+    assert salts[0] == salts[2] != salts[1]
+    assert str(alice.pk) not in salts[0]
+    assert "cache_salt" not in sent(stub, askers[0], LLAMA)
 
 
 TOOLS = {"tools": [{"type": "function", "function": {"name": "f"}}]}
