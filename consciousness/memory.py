@@ -143,7 +143,7 @@ def forget(*, memory: Memory) -> None:
 
 def _forget_results(user_id: Any, memory_id: uuid.UUID) -> None:
     """Results kept for a replay quote the facts that answers used."""
-    IdempotentRequest.objects.filter(user_id=user_id).mentioning(memory_id).delete()
+    IdempotentRequest.objects.filter(user_id=user_id).forget(memory_id)
 
 
 def fact_in(prompt: str) -> str | None:

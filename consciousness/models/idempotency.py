@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
-from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db import models, transaction
+from django.db.models import Exists, OuterRef, Q, Value
+from django.db.models.functions import Concat
 from django.utils import timezone
 
 from consciousness.models.query import Query, QueryContent
@@ -30,19 +31,31 @@ class IdempotentRequestQuerySet(models.QuerySet["IdempotentRequest"]):
         """Those whose key is free again: kept long enough, or left by a process that is gone."""
         return self.filter(_is_over(now))
 
+    def running(self) -> IdempotentRequestQuerySet:
+        return self.filter(status__isnull=True)
+
     def keep(self, row_id: int, *, status: int, body: str) -> bool:
         """Keep the result of a request that ran. False when it is not to be kept: its row has gone
-        with its query, or the query's own text was not kept, its conversation being deleted."""
+        with its query, the query's own text was not kept, its conversation being deleted, or it
+        names what was forgotten while it ran."""
         text_of_query = QueryContent.objects.filter(query_id=OuterRef("query_id"))
-        own = self.filter(Q(query__isnull=True) | Exists(text_of_query), id=row_id)
-        return own.filter(status__isnull=True).update(status=status, body=body) == 1
+        own = self.running().filter(Q(query__isnull=True) | Exists(text_of_query), id=row_id)
+        with transaction.atomic():
+            # Whoever forgets waits until it is kept, and finds it then.
+            forgotten = own.select_for_update(no_key=True).values_list("body", flat=True).first()
+            if forgotten is None or any(object_id in body for object_id in forgotten.split()):
+                return False
+            return own.update(status=status, body=body) == 1
 
     def release(self, row_id: int) -> None:
-        self.filter(id=row_id, status__isnull=True).delete()
+        self.running().filter(id=row_id).delete()
 
-    def mentioning(self, object_id: uuid.UUID) -> IdempotentRequestQuerySet:
-        """Those whose result names an object by its id, such as a fact that is to be forgotten."""
-        return self.filter(body__contains=str(object_id))
+    def forget(self, object_id: uuid.UUID) -> None:
+        """Delete the results that name an object by its id, such as a fact, and have none kept
+        that will. The running first: one that gets its result meanwhile is then among the others.
+        """
+        self.running().update(body=Concat("body", Value(f"{object_id} ")))
+        self.filter(status__isnull=False, body__contains=str(object_id)).delete()
 
     def delete_over(self) -> int:
         return delete_in_batches(self.over(timezone.now()))
@@ -57,7 +70,8 @@ def _is_over(now: datetime) -> Q:
 
 
 class IdempotentRequest(models.Model):
-    """The first request under a key, and its result. `status` is null while it runs.
+    """The first request under a key, and its result. `status` is null while it runs, and `body`
+    then has the ids of what was forgotten meanwhile.
 
     It runs until its own lease and that of its query are over: the query's is renewed while its
     process lives. The result goes with the query it came from.

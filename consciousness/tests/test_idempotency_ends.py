@@ -37,7 +37,7 @@ from consciousness.tests.keyed import (
     send,
     the_key_is_free,
 )
-from consciousness.tests.remembering import MEMORIES
+from consciousness.tests.remembering import DOG, MEMORIES
 from monitoring import batches, jobs
 from tests.log_capture import LogCapture
 from tests.parallel import in_parallel
@@ -121,7 +121,8 @@ def test_what_is_deleted_just_before_it_is_kept_is_not_kept(
     assert the_key_is_free()
 
 
-@pytest.mark.parametrize(
+DOG_PROMPT = {"prompt": "What is my dog called?"}
+gone = pytest.mark.parametrize(
     ("forget", "status"),
     [
         (lambda client, path: client.delete(path), 204),
@@ -129,6 +130,9 @@ def test_what_is_deleted_just_before_it_is_kept_is_not_kept(
     ],
     ids=["forgotten", "corrected"],
 )
+
+
+@gone
 def test_what_quotes_a_fact_goes_with_the_fact(
     as_alice: APIClient,
     as_bob: APIClient,
@@ -136,14 +140,50 @@ def test_what_quotes_a_fact_goes_with_the_fact(
     forget: Callable[..., Any],
     status: int,
 ) -> None:
-    noted = send(as_alice, {"text": "My dog is called Rex"}, key="noted-0001", path=MEMORIES)
-    answered = send(as_alice, {"prompt": "What is my dog called?"}, key="answered-0001")
-    assert [fact["text"] for fact in answered.json()["memories_used"]] == ["My dog is called Rex"]
+    noted = send(as_alice, {"text": DOG}, key="noted-0001", path=MEMORIES)
+    answered = send(as_alice, DOG_PROMPT, key="answered-0001")
+    assert [fact["text"] for fact in answered.json()["memories_used"]] == [DOG]
     send(as_alice, key="another-0001")
-    send(as_bob, {"text": "My dog is called Rex"}, key="bobs-0001", path=MEMORIES)
+    send(as_bob, {"text": DOG}, key="bobs-0001", path=MEMORIES)
     assert forget(as_alice, f"{MEMORIES}/{noted.json()['id']}").status_code == status
     left = IdempotentRequest.objects.order_by("key").values_list("key", flat=True)
     assert list(left) == ["another-0001", "bobs-0001"]
+
+
+@gone
+@pytest.mark.parametrize(
+    "prompt", [DOG_PROMPT, {"prompt": f"Remember that {DOG}"}], ids=["used", "noted"]
+)
+def test_what_quotes_a_fact_that_goes_while_it_is_answered_is_not_kept(
+    as_alice: APIClient,
+    stub: StubEngine,
+    prompt: dict[str, str],
+    forget: Callable[..., Any],
+    status: int,
+) -> None:
+    fact = as_alice.post(MEMORIES, {"text": DOG}).json()
+    body = {**prompt, "stream": True}
+    response = send(as_alice, body)
+    stream = chunks(response)
+    next(stream)
+    for _ in range(2 if status == 200 else 1):
+        assert forget(as_alice, f"{MEMORIES}/{fact['id']}").status_code == status
+    assert code_of(send(as_alice, body)) == (409, "idempotency_in_progress")
+    (name, told) = event_of(list(stream)[-1])
+    assert (name, fact["id"] in str(told)) == ("done", True)
+    hang_up(response)
+    assert the_key_is_free()
+
+
+def test_what_quotes_another_fact_is_kept(as_alice: APIClient, stub: StubEngine) -> None:
+    facts = [as_alice.post(MEMORIES, {"text": text}).json() for text in (DOG, "I live in Bern")]
+    response = send(as_alice, {**DOG_PROMPT, "stream": True})
+    stream = chunks(response)
+    next(stream)
+    assert as_alice.delete(f"{MEMORIES}/{facts[1]['id']}").status_code == 204
+    list(stream)
+    hang_up(response)
+    assert facts[0]["id"] in IdempotentRequest.objects.get().body
 
 
 # --- time --------------------------------------------------------------------------------------

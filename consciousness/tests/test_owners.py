@@ -1,4 +1,4 @@
-"""Conversations and accounts that are deleted while their questions are being answered."""
+"""Conversations, facts and accounts that are deleted while their questions are being answered."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from rest_framework.test import APIClient
 
 from accounts.models import User
 from conftest import PASSWORD
 from consciousness import conversations, owners, settlement
 from consciousness.models import Conversation, Query, QueryContent, UsageDay
+from consciousness.models.idempotency import IdempotentRequestQuerySet
 from consciousness.tests.asking import CAPITAL, ask, assert_nothing_runs
+from consciousness.tests.keyed import send, the_key_is_free
+from consciousness.tests.remembering import DOG, MEMORIES
 from tests.stub_engine import StubEngine
 
 CONVERSATIONS = "/api/v1/consciousness/conversations"
@@ -158,6 +161,26 @@ def test_no_question_is_lost_to_a_conversation_that_goes_while_it_is_accepted(
     assert deleting.response().status_code == 204
     assert not QueryContent.objects.exists()
     assert UsageDay.objects.get().requests == 2
+
+
+def test_no_fact_is_replayed_that_goes_while_its_result_is_kept(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = IdempotentRequestQuerySet.keep
+    fact = as_alice.post(MEMORIES, {"text": DOG}).json()
+    forgetting = Meanwhile(lambda: as_alice.delete(f"{MEMORIES}/{fact['id']}"))
+
+    def kept(*args: Any, **values: Any) -> bool:
+        with transaction.atomic():
+            is_kept = keep(*args, **values)
+            forgetting.begin()
+        return is_kept
+
+    monkeypatch.setattr(IdempotentRequestQuerySet, "keep", kept)
+    answer = send(as_alice, {"prompt": "What is my dog called?"}).json()
+    assert [used["id"] for used in answer["memories_used"]] == [fact["id"]]
+    assert forgetting.response().status_code == 204
+    assert the_key_is_free()
 
 
 def test_an_account_is_erased_while_its_question_is_settled(
