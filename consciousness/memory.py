@@ -149,12 +149,13 @@ def _forget_results(user_id: Any, memory_id: uuid.UUID) -> None:
 def fact_in(prompt: str) -> str | None:
     """The fact of a prompt that begins "remember that …", on one line; None for any other prompt.
 
-    None too for one that is longer than a fact may be: it is more than a fact to note.
+    None too for one that is longer, as it would be kept, than a fact may be: it is more than a fact
+    to note.
     """
     begun = _REMEMBER.match(prompt)
     if begun is None:
         return None
-    fact = " ".join(prompt[begun.end() :].split())
+    fact = " ".join(_composed(prompt[begun.end() :]).split())
     ends = _ENDS + (_QUOTES if set(_QUOTES) & set(begun[0]) else "")
     fact = fact.rstrip(ends)
     if fact[-8:].lower() == ", please":
@@ -202,9 +203,14 @@ def rendered(memories: Iterable[Memory]) -> str:
     return "\n".join([_SHOWN_AS, DELIMITER, *facts, DELIMITER]) if facts else ""
 
 
+def _composed(text: str) -> str:
+    """So that é is é however it was typed."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _checked(text: str) -> str:
-    """`text` as it is kept: composed characters, so that é is é however it was typed."""
-    text = unicodedata.normalize("NFC", text).strip()
+    """`text` as it is kept."""
+    text = _composed(text).strip()
     if not _WORD.search(text):
         raise FactUnusable(errors={"text": ["A fact has words."]})
     if len(text) > MEMORY_LENGTH:
@@ -214,7 +220,7 @@ def _checked(text: str) -> str:
 
 def _words_of(text: str) -> list[str]:
     """The words to look for: letters and digits alone, each once, and not the stop words."""
-    found = _WORD.findall(unicodedata.normalize("NFC", text).lower())
+    found = _WORD.findall(_composed(text).lower())
     words = list(dict.fromkeys(w for w in found if len(w) <= _WORD_LENGTH and w not in _STOP_WORDS))
     if len(words) > 2 * _WORDS_OF_A_SIDE:
         words = words[:_WORDS_OF_A_SIDE] + words[-_WORDS_OF_A_SIDE:]

@@ -53,6 +53,7 @@ def test_the_fact_in_a_prompt(prompt: str) -> None:
         ("Remember that that is that.", "that is that"),
         ("Remember that 5", "5"),
         ("Remember that " + "x" * 1000, "x" * 1000),
+        ("Remember that " + "e\u0301" * 1000, "\u00e9" * 1000),
     ],
 )
 def test_a_fact_keeps_what_it_says(prompt: str, fact: str) -> None:
@@ -68,6 +69,7 @@ def test_a_fact_keeps_what_it_says(prompt: str, fact: str) -> None:
         *("Remember! That dog barks.", "Remember my dog", "Remembering that my dog barks"),
         *("What is my dog called?", "Rememberthat my dog", "Don't remember that my dog barks"),
         "Remember that " + "x" * 1001,
+        "Remember that " + "\u0958" * 501,  # two letters each in the form that is kept
     ],
 )
 def test_other_prompts_have_none(prompt: str) -> None:
