@@ -55,15 +55,17 @@ def hold_conversation(conversation: Conversation) -> bool:
     return rows.values_list("id").first() is not None
 
 
-def turns_of(conversation: Conversation) -> list[Turn]:
-    """Answered ones, also those that their asker cut short; oldest first."""
+def turns_of(conversation: Conversation) -> tuple[list[Turn], int]:
+    """Answered ones, also those that their asker cut short, oldest first; and how many more there
+    are before them."""
     contents = QueryContent.objects.filter(
         query__conversation=conversation,
         query__status__in=(Status.COMPLETED, Status.CANCELLED),
     ).exclude(response="")
     newest = contents.order_by("-query__created_at", "-query_id")[:_MAX_TURNS]
     turns = [Turn(prompt=content.prompt, response=content.response) for content in newest]
-    return turns[::-1]
+    older = contents.count() - _MAX_TURNS if len(turns) == _MAX_TURNS else 0
+    return turns[::-1], older
 
 
 def fitting(turns: Sequence[Turn], *, budget_tokens: int) -> list[Turn]:

@@ -103,7 +103,7 @@ def make_plan(user: Any, ask: Ask, *, max_tokens: int, noted: Memory | None = No
         plan.new_conversation = uuid.uuid4()
     elif ask.conversation:
         plan.conversation = conversations.find_conversation(user, ask.conversation)
-        plan.turns = conversations.turns_of(plan.conversation)
+        plan.turns, plan.turns_dropped = conversations.turns_of(plan.conversation)
     if ask.use_memory:
         known = memory.recall(user=user, text=ask.prompt)
         plan.facts = [fact for fact in known if fact != noted]

@@ -13,6 +13,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
+from consciousness import conversations
 from consciousness.asks import Ask
 from consciousness.conversations import Turn, fitting, title_for
 from consciousness.engine_errors import EngineError
@@ -149,6 +150,17 @@ def test_the_oldest_turns_go_first_and_the_caller_is_told(
         "Count to 4",
         "Count to 5",
     ]
+
+
+def test_turns_beyond_the_number_that_is_sent_along_are_told_as_well(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "_MAX_TURNS", 2)
+    conversation = begun(as_alice, "Count to 1")
+    for number, dropped in ((2, 0), (3, 0), (4, 1), (5, 2)):
+        body = ask(as_alice, f"Count to {number}", conversation=conversation).json()
+        assert body["turns_dropped"] == dropped
+    assert len(sent(stub)) == 2 * 2 + 1
 
 
 def test_where_the_engine_counts_more_than_was_estimated_half_is_dropped(

@@ -47,10 +47,10 @@ def _instead(first: Callable[[], Any], then: Callable[..., Any]) -> Callable[...
     return both
 
 
-def _deleted(conversation: Conversation) -> list[conversations.Turn]:
+def _deleted(conversation: Conversation) -> tuple[list[conversations.Turn], int]:
     """By another request, once this one has found it."""
     conversations.delete_conversation(conversation)
-    return []
+    return [], 0
 
 
 @pytest.mark.parametrize("is_known", [False, True], ids=["fresh", "cached"])
