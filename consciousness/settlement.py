@@ -62,6 +62,7 @@ class Accepted:
     at: datetime
     reserved_tokens: int
     standing: Standing
+    turns_dropped: int = 0
     renewed_s: float = field(default_factory=time.monotonic)
 
     def renew_if_due(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -102,7 +103,12 @@ def accept(
         _hold_claim(ask, query)
     release_connection()
     return Accepted(
-        query_id=query.id, user_id=user.pk, at=now, reserved_tokens=tokens, standing=standing
+        query_id=query.id,
+        user_id=user.pk,
+        at=now,
+        reserved_tokens=tokens,
+        standing=standing,
+        turns_dropped=plan.turns_dropped,
     )
 
 
@@ -234,6 +240,8 @@ def settle(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly)
         "is_estimated": usage.is_open or (usage.is_estimated and usage.total_tokens > 0),
         "processing_time_ms": outcome.elapsed_ms,
     }
+    if plan.turns_dropped > accepted.turns_dropped:
+        values["request_digest"] = None  # that of more than the engine answered
     try:
         with transaction.atomic():
             # Without its owner the row is gone, and there is nothing to settle.

@@ -159,6 +159,19 @@ def test_another_turn_of_a_conversation_is_another_request(
     assert third["conversation"] not in (None, first["conversation"])
 
 
+def test_an_answer_to_less_than_was_asked_serves_nobody(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    first, second = (
+        ask(as_alice, temperature=0, conversation="new").json()["conversation"] for _ in range(2)
+    )
+    stub.enqueue(Behaviour.OVERLONG_400)
+    shortened = ask(as_alice, "Count to 4", temperature=0, conversation=first).json()
+    whole = ask(as_alice, "Count to 4", temperature=0, conversation=second).json()
+    assert (shortened["turns_dropped"], shortened["cached"]) == (1, False)
+    assert (whole["turns_dropped"], whole["cached"]) == (0, False)
+
+
 def test_the_index_is_bounded_by_age_and_number(
     as_alice: APIClient, stub: StubEngine, settings: Settings
 ) -> None:
