@@ -145,7 +145,7 @@ _RANKED = f"""
 def ranked(*, user_id: uuid.UUID, words: list[str], limit: int) -> list[Memory]:
     """The user's facts that share a word with `words`, best first, in one query.
 
-    `words` are letters and digits only; they are parameters, and never syntax.
+    `words` are letters, their marks and digits only; they are parameters, and never syntax.
     """
     owner = Memory._meta.get_field("user").get_db_prep_value(user_id, connection)
     values: dict[str, Any] = {"user": owner, "limit": limit}

@@ -67,6 +67,11 @@ def test_a_fact_with_more_of_the_words_comes_before_one_with_fewer(alice: User) 
     assert set(found(alice, "piano kayak")) == set(found(alice, "kayak")) | {"the piano"}
 
 
+def test_a_word_in_capitals_too_is_still_one_word(alice: User) -> None:
+    note(alice, ["the kayak", "the piano", "the piano and the harp"])
+    assert found(alice, "Kayak kayak KAYAK piano harp")[0] == "the piano and the harp"
+
+
 def test_a_rare_word_says_more_than_a_common_one(alice: User) -> None:
     note(alice, [*(f"the appointment number {n}" for n in range(20)), "the harp"])
     note(alice, [f"another appointment, number {n}" for n in range(20)])
@@ -81,6 +86,26 @@ def test_what_others_note_does_not_move_ones_own_facts(alice: User, bob: User) -
     assert before == ["the kayak", "the piano"], "as rare as each other: the newer one"
     note(bob, [f"a kayak, number {n}" for n in range(50)])
     assert found(alice, "piano kayak") == before
+
+
+@pytest.mark.parametrize(
+    ("fact", "other", "word"),
+    [
+        ("Моя собака Рекс", "Я живу в Берне", "собака"),
+        ("내 개 이름은 렉스", "나는 베른에 산다", "개"),
+        ("मेरे कुत्ते का नाम रेक्स है", "मैं बर्न में रहता हूँ", "कुत्ते"),
+        ("আমার কুকুরের নাম রেক্স", "আমি বার্নে থাকি", "কুকুরের"),
+        ("என் நாயின் பெயர் ரெக்ஸ்", "நான் பெர்னில் வசிக்கிறேன்", "நாயின்"),
+        ("Ọjọ́ ìbí mi jẹ́ Sátidé", "Ilé mi tóbi", "Ọjọ́"),
+        ("הַכֶּלֶב שֶׁלִי רקס", "אני גר בברן", "הַכֶּלֶב"),
+        ("اسم كَلْبي ركس", "أسكن في برن", "كَلْبي"),
+        ("Evim İstanbul'da", "Kedim siyah", "İstanbul"),
+        ("ΝΙΚΟΣ είναι", "σπίτι μου", "ΝΙΚΟΣ"),
+    ],
+)
+def test_a_word_of_any_script_finds_itself(alice: User, fact: str, other: str, word: str) -> None:
+    note(alice, [fact, other])
+    assert found(alice, word) == [fact]
 
 
 @pytest.mark.parametrize(

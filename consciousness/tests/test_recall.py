@@ -157,6 +157,7 @@ def test_history_keeps_which_facts_were_used_and_not_their_words(
     ("question", "facts"),
     [
         ("What is my cat called?", []),
+        ("WHAT IS MY CAT CALLED?", []),
         ("What is my dog called?", ["my dog is called Rex"]),
         ("What is my dog's name?", ["my dog is called Rex"]),
         ("What is my name?", ["my name is Alice"]),
