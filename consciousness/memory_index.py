@@ -39,6 +39,9 @@ _REMOVE_OLD = f"""
     INSERT INTO {_SEARCH}({_SEARCH}, rowid, owner, text)
     VALUES ('delete', {_NUMBER_OF_OLD}, OLD.user_id, OLD.text);
 """
+# Without Mn and Mc, marks that words are written with, a word in Hindi would be bare consonants.
+# U+FE0F is one that goes with emoji.
+_TOKENIZER = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc' separators '\ufe0f'"
 _SQLITE_CREATE = (
     f"CREATE TABLE {_NUMBER} (number INTEGER PRIMARY KEY, memory_id char(32) NOT NULL UNIQUE)",
     f"INSERT INTO {_NUMBER} (memory_id) SELECT id FROM {_TABLE}",
@@ -47,7 +50,7 @@ _SQLITE_CREATE = (
         FROM {_NUMBER} JOIN {_TABLE} ON {_TABLE}.id = {_NUMBER}.memory_id""",
     f"""CREATE VIRTUAL TABLE {_SEARCH} USING fts5(
         owner, text, content='{_SOURCE}', content_rowid='number', columnsize=0,
-        tokenize='porter unicode61 remove_diacritics 2')""",
+        tokenize="{_TOKENIZER}")""",
     f"INSERT INTO {_SEARCH}({_SEARCH}) VALUES ('rebuild')",
     f"""CREATE TRIGGER {_SEARCH}_insert AFTER INSERT ON {_TABLE} BEGIN
         INSERT INTO {_NUMBER}(memory_id) VALUES (NEW.id); {_ADD_NEW} END""",
@@ -64,11 +67,13 @@ _SQLITE_DROP = (
 )
 
 # What stands between words. PostgreSQL's parser takes addresses, paths and tags for one word or for
-# none, and where the database's locale is C, a dash or an emoji for a letter.
+# none, and where the database's locale is C, a dash, an emoji or an Arabic comma for a letter.
 _BETWEEN_WORDS = (
     r"[\u0001-\u002f\u003a-\u0040\u005b-\u0060\u007b-\u00a9\u00ab-\u00b4\u00b6-\u00b9\u00bb-\u00bf"
-    r"\u00d7\u00f7\u2000-\u206f\u20a0-\u20cf\u2190-\u2bff\u2e00-\u2e7f\u3000-\u3004\u3008-\u3020"
-    r"\ufe10-\ufe6f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\U0001f000-\U0001faff]"
+    r"\u00d7\u00f7\u037e\u0387\u055a-\u055f\u0589\u058a\u05be\u05c0\u05c3\u05f3\u05f4\u0609-\u060d"
+    r"\u061b\u061d-\u061f\u066a-\u066d\u06d4\u0964\u0965\u0970\u1360-\u1368\u2000-\u206f"
+    r"\u20a0-\u20cf\u20dd-\u20e0\u20e2-\u20e4\u2190-\u2bff\u2e00-\u2e7f\u3000-\u3004\u3008-\u3020"
+    r"\ufe00-\ufe6f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\U0001f000-\U0001faff]"
 )
 _POSTGRESQL_CREATE = (
     f"""ALTER TABLE {_TABLE} ADD COLUMN search_vector tsvector GENERATED ALWAYS AS (

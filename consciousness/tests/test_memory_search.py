@@ -94,6 +94,7 @@ def test_what_others_note_does_not_move_ones_own_facts(alice: User, bob: User) -
         ("Моя собака Рекс", "Я живу в Берне", "собака"),
         ("내 개 이름은 렉스", "나는 베른에 산다", "개"),
         ("मेरे कुत्ते का नाम रेक्स है", "मैं बर्न में रहता हूँ", "कुत्ते"),
+        ("मैं बर्न में रहता हूँ", "मेरे कुत्ते का नाम रेक्स है", "में"),
         ("আমার কুকুরের নাম রেক্স", "আমি বার্নে থাকি", "কুকুরের"),
         ("என் நாயின் பெயர் ரெக்ஸ்", "நான் பெர்னில் வசிக்கிறேன்", "நாயின்"),
         ("Ọjọ́ ìbí mi jẹ́ Sátidé", "Ilé mi tóbi", "Ọjọ́"),
@@ -143,6 +144,10 @@ def test_accents_do_not_depend_on_how_they_are_typed(alice: User) -> None:
         ("the dog's bowl and the cat\u2019s", ["dog", "cat", "dog\u2019s", "cat's"]),
         ("flight LX318 at 17:45", ["LX318", "17:45"]),
         ("swim—run…rest🐶walk", ["swim", "run", "rest", "walk"]),
+        ("1\ufe0f\u20e3swim ❤\ufe0frun", ["1", "1\ufe0f\u20e3", "swim", "run"]),
+        ("घर बड़ा है।", ["है", "है।"]),
+        ("اسمي علي، وأسكن في برن؟", ["علي", "برن"]),
+        ("שמי דוד־כהן", ["דוד", "כהן"]),
     ],
 )
 def test_words_are_found_between_all_punctuation(alice: User, fact: str, asked: list[str]) -> None:
