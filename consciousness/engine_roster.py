@@ -78,9 +78,6 @@ class Roster:
         members = [self._default_member(), *self._added.values()]
         return sorted(members, key=lambda m: (m.priority, m.name != DEFAULT_NAME, m.name))
 
-    def known_member(self, name: str) -> Member | None:
-        return self._default if name == DEFAULT_NAME else self._added.get(name)
-
     def expire(self) -> None:
         """This process has just changed the configuration: the next caller reads it."""
         with self._lock:

@@ -31,11 +31,15 @@ class Choice:
     """An engine to try, with its own entry for the model that was asked for. Whatever slots are
     free, no `priority` is tried before a lower one."""
 
-    name: str
+    member: Member
     engine: Engine
     model: Model
     slots: int
     priority: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.member.name
 
 
 def choices(model: str = "") -> list[Choice]:
@@ -87,16 +91,22 @@ def catalogue(*, fresh: bool = False) -> list[Model]:
     return list(listed.values())
 
 
-def note_success(name: str, *, first_token_s: float) -> None:
-    """A request to the engine got its first token, so many seconds after it was sent."""
-    if member := roster.known_member(name):
-        member.note_success(first_token_s=first_token_s)
+def note_success(choice: Choice, *, first_token_s: float) -> None:
+    """A request got its first token, so many seconds after it was sent."""
+    if _is_still_there(choice):
+        choice.member.note_success(first_token_s=first_token_s)
 
 
-def note_failure(name: str, error: EngineError) -> None:
-    """A request to the engine failed. What its caller did wrong may be told as well."""
-    if member := roster.known_member(name):
-        member.note_failure(error)
+def note_failure(choice: Choice, error: EngineError) -> None:
+    """A request failed. What its caller did wrong may be told as well."""
+    if _is_still_there(choice):
+        choice.member.note_failure(error)
+
+
+def _is_still_there(choice: Choice) -> bool:
+    """What an engine did before it was removed or changed says nothing of the one that has its
+    name now. Neither waits nor reads."""
+    return choice.member in roster.known_members()
 
 
 def summary() -> list[dict[str, Any]]:
@@ -204,7 +214,7 @@ def _choice(member: Member, wanted: str) -> Choice:
     is_trial = member.breaker.circuit is Circuit.HALF_OPEN and member.breaker.has_room
     admit = functools.partial(_admit, member, is_trial=is_trial)
     return Choice(
-        name=member.name,
+        member=member,
         engine=engine.behind(admit),
         model=model,
         slots=member.slots,
@@ -229,5 +239,5 @@ def _only_choice(member: Member, wanted: str) -> Choice:
     assert member.engine is not None
     for model in models:
         if model.id == wanted or not wanted:
-            return Choice(name=member.name, engine=member.engine, model=model, slots=member.slots)
+            return Choice(member=member, engine=member.engine, model=model, slots=member.slots)
     raise ModelUnknown

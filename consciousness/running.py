@@ -163,7 +163,7 @@ class RunningQuery:
         except EngineError as error:
             if not error.is_engines_own:
                 raise
-            engines.note_failure(choice.name, error)
+            engines.note_failure(choice, error)
             if self._assembly.has_begun or not may_try_again:
                 raise
             return False
@@ -222,7 +222,7 @@ class RunningQuery:
             if chunk is not None:
                 if not self._assembly.has_begun and generation.first_token_after_s is not None:
                     metrics.TIME_TO_FIRST_TOKEN.observe(generation.first_token_after_s)
-                    engines.note_success(choice.name, first_token_s=generation.first_token_after_s)
+                    engines.note_success(choice, first_token_s=generation.first_token_after_s)
                 self._assembly.add(chunk)
             yield chunk
 

@@ -12,6 +12,8 @@ from consciousness.engine import Prompt
 from consciousness.engine_errors import EngineError
 from consciousness.engine_generation import Timeouts
 from consciousness.engine_keys import seal
+from consciousness.engine_member import Member
+from consciousness.engine_roster import Roster
 from consciousness.engines import Choice
 from consciousness.models import ModelAlias, Upstream
 from consciousness.tests.raw_server import RawServer
@@ -54,6 +56,10 @@ class Several:
         engines.roster._read_at_s = math.inf
 
 
+def known(name: str, roster: Roster = engines.roster) -> Member:
+    return next(member for member in roster.known_members() if member.name == name)
+
+
 def names(model: str = "") -> list[str]:
     """Who would be tried, in order."""
     return [choice.name for choice in engines.choices(model)]
@@ -72,9 +78,9 @@ def ask_one(choice: Choice) -> str:
             text += chunk.text if chunk else ""
             if not told and generation.first_token_after_s is not None:
                 told = True
-                engines.note_success(choice.name, first_token_s=generation.first_token_after_s)
+                engines.note_success(choice, first_token_s=generation.first_token_after_s)
     except EngineError as error:
-        engines.note_failure(choice.name, error)
+        engines.note_failure(choice, error)
         raise
     finally:
         generation.close()

@@ -14,7 +14,7 @@ from consciousness.admission import admission
 from consciousness.engine_errors import EngineGone, EngineLoading
 from consciousness.models import Query, UsageDay
 from consciousness.tests.asking import ask, ask_streamed, assert_nothing_runs, chunks, event_of
-from consciousness.tests.several import Several, ask_one
+from consciousness.tests.several import Several, ask_one, known
 from tests.metrics import value_of
 from tests.stub_engine import Behaviour, StubEngine
 
@@ -105,9 +105,7 @@ def test_one_that_is_removed_while_a_request_waits_does_not_get_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     several.add("gpu", second)
-    default = engines.roster.known_member("default")
-    assert default is not None
-    default.error = EngineLoading()  # so "gpu" comes first
+    known("default").error = EngineLoading()  # so "gpu" comes first
     slot, standing_in_line = admission.slot, ["gpu"]
 
     def slot_after_a_while(**terms: Any) -> Any:

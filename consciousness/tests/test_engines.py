@@ -17,7 +17,7 @@ from consciousness.engine_keys import seal
 from consciousness.models import ModelAlias
 from consciousness.tests.generating import takes_at_most, wait_for_request
 from consciousness.tests.raw_server import RawServer, models_reply
-from consciousness.tests.several import Several, ask_one, names, statuses
+from consciousness.tests.several import Several, ask_one, known, names, statuses
 from tests.stub_engine import MODEL, Behaviour, StubEngine
 
 AT_ONCE_S = 0.5
@@ -39,9 +39,7 @@ def other() -> Iterator[RawServer]:
 
 def asked(name: str) -> None:
     """What the watching thread does."""
-    member = engines.roster.known_member(name)
-    assert member is not None
-    member.ask()
+    known(name).ask()
 
 
 def summary_of(name: str) -> dict[str, object]:
@@ -64,7 +62,7 @@ def test_alone_the_default_engine_is_the_choice(stub: StubEngine, settings: Sett
 def test_alone_it_is_never_left_out(stub: StubEngine) -> None:
     assert statuses() == {"default": "up"}
     for _ in range(5):
-        engines.note_failure("default", errors.EngineUnavailable(is_unreachable=True))
+        known("default").note_failure(errors.EngineUnavailable(is_unreachable=True))
         assert names() == ["default"]
     assert statuses() == {"default": "open"}
     engines.ask_engines()  # which finds it well: it has nothing else to prove
@@ -162,9 +160,9 @@ def test_the_default_model_is_the_first_engines_first(
 ) -> None:
     several.add("other", other, priority=1)
     assert [choice.model.id for choice in engines.choices("")] == [MODEL]
-    engines.note_failure("default", errors.EngineUnavailable(is_unreachable=True))
+    known("default").note_failure(errors.EngineUnavailable(is_unreachable=True))
     assert [choice.model.id for choice in engines.choices("")] == ["llama"]
-    engines.note_failure("other", errors.EngineUnavailable(is_unreachable=True))
+    known("other").note_failure(errors.EngineUnavailable(is_unreachable=True))
     assert [choice.model.id for choice in engines.choices("")] == [MODEL]  # the least bad
 
 
@@ -227,7 +225,7 @@ def test_the_catalogue_names_each_model_once_and_aliases_of_what_there_is(
     listed = engines.catalogue()
     assert [model.id for model in listed] == [MODEL, "llama", "qwen", "gpt-4o"]
     assert {model.id: model.owned_by for model in listed}["gpt-4o"] == "llamacpp"
-    engines.note_failure("other", errors.EngineUnavailable(is_unreachable=True))
+    known("other").note_failure(errors.EngineUnavailable(is_unreachable=True))
     assert [model.id for model in engines.catalogue()] == [MODEL]
 
 
@@ -235,10 +233,10 @@ def test_a_model_that_two_serve_is_there_while_one_of_them_is(
     stub: StubEngine, second: StubEngine, several: Several
 ) -> None:
     several.add("same", second)
-    engines.note_failure("default", errors.EngineUnavailable(is_unreachable=True))
+    known("default").note_failure(errors.EngineUnavailable(is_unreachable=True))
     assert [model.id for model in engines.catalogue()] == [MODEL]
     assert names(MODEL) == ["same"]
-    engines.note_failure("same", errors.EngineUnavailable(is_unreachable=True))
+    known("same").note_failure(errors.EngineUnavailable(is_unreachable=True))
     with pytest.raises(errors.EngineUnavailable):
         engines.catalogue()
 
@@ -272,7 +270,7 @@ def test_what_counts_against_an_engine(
 ) -> None:
     several.add("spare", second, priority=1)
     for failures in range(1, 8):
-        engines.note_failure("default", error)
+        known("default").note_failure(error)
         is_out = leaves_out_after is not None and failures >= leaves_out_after
         assert (names(MODEL) == ["spare"]) is is_out
 
@@ -282,9 +280,9 @@ def test_a_success_in_between_is_forgiveness(
 ) -> None:
     several.add("spare", second, priority=1)
     for _ in range(5):
-        engines.note_failure("default", errors.EngineTimeout())
-        engines.note_failure("default", errors.EngineTimeout())
-        engines.note_success("default", first_token_s=0.1)
+        known("default").note_failure(errors.EngineTimeout())
+        known("default").note_failure(errors.EngineTimeout())
+        known("default").note_success(first_token_s=0.1)
     assert names(MODEL) == ["default", "spare"]
 
 
@@ -293,7 +291,7 @@ def test_if_all_are_out_the_caller_gets_the_real_error(
 ) -> None:
     several.add("spare", second, priority=1)
     for name in ("default", "spare"):
-        engines.note_failure(name, errors.EngineUnavailable(is_unreachable=True))
+        known(name).note_failure(errors.EngineUnavailable(is_unreachable=True))
     assert names(MODEL) == ["default"]
     stub.stop()
     with pytest.raises(errors.EngineUnavailable):
@@ -304,7 +302,7 @@ def test_if_all_are_out_the_caller_gets_the_real_error(
 def half_open(stub: StubEngine, second: StubEngine, several: Several) -> None:
     """The default engine failed, and has just said that it is well; another one may be asked."""
     several.add("spare", second, priority=1)
-    engines.note_failure("default", errors.EngineUnavailable(is_unreachable=True))
+    known("default").note_failure(errors.EngineUnavailable(is_unreachable=True))
     asked("default")
     assert statuses() == {"default": "half_open", "spare": "up"}
 
@@ -319,7 +317,7 @@ def test_half_open_one_request_at_a_time_tries(stub: StubEngine) -> None:
         assert names(MODEL) == ["spare"]
         with pytest.raises(errors.EngineOnTrial) as raised:
             late.engine.generate(HELLO, model=late.model)
-        engines.note_failure(late.name, raised.value)
+        engines.note_failure(late, raised.value)
         assert names(MODEL) == ["spare"]  # which is no news of the one that tries
         assert (raised.value.status, raised.value.code) == (503, "engine_busy")
         assert raised.value.is_engines_own  # so it goes elsewhere
@@ -361,14 +359,23 @@ def test_a_choice_that_is_not_used_takes_no_trial() -> None:
     assert [names(MODEL) for _ in range(5)] == [["default", "spare"]] * 5
 
 
-def test_reports_about_engines_that_are_gone_are_ignored(
-    stub: StubEngine, second: StubEngine, several: Several
+@pytest.mark.parametrize("deed", ["remove", "change"])
+def test_reports_about_an_engine_that_is_gone_are_ignored(
+    stub: StubEngine, second: StubEngine, several: Several, deed: str
 ) -> None:
-    several.add("spare", second)
-    several.remove("spare")
-    engines.note_failure("spare", errors.EngineTimeout())
-    engines.note_success("spare", first_token_s=1)
-    assert names() == ["default"]
+    """As when requests hang at a wrong URL, and fail after an operator has corrected it."""
+    several.add("gpu", second, url=stub.url, sealed_api_key=seal(stub.api_key))
+    (former,) = [choice for choice in engines.choices(MODEL) if choice.name == "gpu"]
+    if deed == "change":
+        several.change("gpu", url=second.url, sealed_api_key=seal(second.api_key))
+    else:
+        several.remove("gpu")
+        several.add("gpu", second)
+    assert statuses()["gpu"] == "up"
+    engines.note_success(former, first_token_s=1)
+    assert summary_of("gpu")["first_token_ms"] is None
+    engines.note_failure(former, errors.EngineUnavailable(is_unreachable=True))
+    assert statuses()["gpu"] == "up"
 
 
 # --- engines that do not answer ------------------------------------------------------------
@@ -476,14 +483,14 @@ def test_the_capacity_is_that_of_the_engines_in_rotation(
     assert engines.capacity() == 13
     several.change("spare", slots=8)
     assert engines.capacity() == 11
-    engines.note_failure("spare", errors.EngineUnavailable(is_unreachable=True))
+    known("spare").note_failure(errors.EngineUnavailable(is_unreachable=True))
     assert engines.capacity() == 3
     asked("spare")
     assert engines.capacity() == 3 + 1  # one may try
-    engines.note_success("spare", first_token_s=0.1)
+    known("spare").note_success(first_token_s=0.1)
     assert engines.capacity() == 11
     for name in ("spare", "default"):
-        engines.note_failure(name, errors.EngineUnavailable(is_unreachable=True))
+        known(name).note_failure(errors.EngineUnavailable(is_unreachable=True))
     assert engines.capacity() == 3  # who is tried when all are out
     several.change("spare", is_enabled=False)
     assert engines.capacity() == 3
@@ -493,8 +500,8 @@ def test_the_summary_tells_names_and_numbers_and_no_address(
     stub: StubEngine, second: StubEngine, several: Several
 ) -> None:
     several.add("spare", second, slots=2, priority=1)
-    engines.note_success("spare", first_token_s=0.2)
-    engines.note_success("spare", first_token_s=0.4)
+    known("spare").note_success(first_token_s=0.2)
+    known("spare").note_success(first_token_s=0.4)
     default, spare = engines.summary()
     assert set(default) == {"name", "status", "models", "slots", "latency_ms", "first_token_ms"}
     assert (default["name"], default["status"], default["first_token_ms"]) == (

@@ -23,7 +23,7 @@ from consciousness.tests.asking import (
     event_of,
 )
 from consciousness.tests.raw_server import RawRequest, RawServer, json_reply, models_reply
-from consciousness.tests.several import Several, ask_any, statuses
+from consciousness.tests.several import Several, ask_any, known, statuses
 from monitoring.awareness import awareness
 from tests import environment
 from tests.metrics import value_of
@@ -277,7 +277,7 @@ def test_metrics_of_an_engine_that_dies_returns_and_is_removed(
     label = {"engine": "metered"}
     assert (sample("up", **label), sample("breaker_open", **label)) == (1, 0)
     before = failures("metered", "engine_unavailable")
-    engines.note_failure("metered", errors.EngineUnavailable(is_unreachable=True))
+    known("metered").note_failure(errors.EngineUnavailable(is_unreachable=True))
     assert (sample("up", **label), sample("breaker_open", **label)) == (0, 1)
     assert failures("metered", "engine_unavailable") == before + 1
     ask_all_now(monkeypatch)
