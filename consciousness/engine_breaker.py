@@ -2,7 +2,8 @@
 network and no request: outcomes in, a decision out.
 
 Closed, requests pass. Failures open it, and nothing passes. Meanwhile the engine is asked how it
-is; the first answer half-opens the circuit, and one request at a time may try. Success closes it.
+is; the first answer half-opens the circuit, and one request at a time may try. Its first token
+closes it, and only a whole answer makes up for the failures before.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ FAILURES_TO_OPEN = 3  # in a row
 TRIAL_S = 10.0
 # An engine that nobody tries, because others are asked before it, comes back by its answers alone.
 QUIET_S = 2.0
+# Until a request has succeeded, the first one that fails opens the circuit again.
+_UNPROVED = FAILURES_TO_OPEN - 1
 _NEVER_S = float("-inf")
 
 
@@ -57,7 +60,14 @@ class Breaker:
             self._trial_until_s = self._clock() + TRIAL_S
             return True
 
+    def record_first_token(self) -> None:
+        with self._lock:
+            self._unanswered_questions = 0
+            if self._circuit is not Circuit.CLOSED:
+                self._close(failed_requests=_UNPROVED)
+
     def record_success(self) -> None:
+        """Of a request, to its end."""
         with self._lock:
             self._close(failed_requests=0)
 
@@ -89,8 +99,7 @@ class Breaker:
             elif self._circuit is Circuit.HALF_OPEN and now_s >= max(
                 self._half_open_since_s + QUIET_S, self._trial_until_s
             ):
-                # No request has proved it: the first one that fails opens the circuit again.
-                self._close(failed_requests=FAILURES_TO_OPEN - 1)
+                self._close(failed_requests=_UNPROVED)
 
     def _open_if(self, is_enough: bool) -> None:
         # Half-open, the trial was all the patience there is.

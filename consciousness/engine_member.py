@@ -122,11 +122,16 @@ class Member:
             raise EngineMisconfigured
         return self.engine.models(fresh=fresh)
 
-    def note_success(self, *, first_token_s: float) -> None:
-        """A request got its first token."""
-        was, newest_ms = self.breaker.circuit, first_token_s * 1000
+    def note_first_token(self, *, after_s: float) -> None:
+        was, newest_ms = self.breaker.circuit, after_s * 1000
         before_ms = newest_ms if self.first_token_ms is None else self.first_token_ms
         self.first_token_ms = round(before_ms + _SMOOTHING * (newest_ms - before_ms), 1)
+        self.breaker.record_first_token()
+        self._show(was=was)
+
+    def note_success(self) -> None:
+        """A request got its whole answer."""
+        was = self.breaker.circuit
         self.breaker.record_success()
         self._show(was=was)
 

@@ -7,7 +7,6 @@ fresh, so that one that is dead or hung delays nobody whom another one can serve
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,8 +46,8 @@ def choices(model: str = "") -> list[Choice]:
     by priority, among equals by chance and weight, those in doubt last. Engines whose circuit is
     open are left out, unless there is no other.
 
-    Say how it went by `note_success` or `note_failure`. Raises ModelUnknown, and the first
-    engine's EngineError when none answers.
+    Say how it goes by `note_first_token`, and how it went by `note_success` or `note_failure`.
+    Raises ModelUnknown, and the first engine's EngineError when none answers.
     """
     members = roster.members()
     wanted = roster.aliases.get(model, model)
@@ -91,10 +90,16 @@ def catalogue(*, fresh: bool = False) -> list[Model]:
     return list(listed.values())
 
 
-def note_success(choice: Choice, *, first_token_s: float) -> None:
+def note_first_token(choice: Choice, *, after_s: float) -> None:
     """A request got its first token, so many seconds after it was sent."""
     if _is_still_there(choice):
-        choice.member.note_success(first_token_s=first_token_s)
+        choice.member.note_first_token(after_s=after_s)
+
+
+def note_success(choice: Choice) -> None:
+    """A request got its whole answer."""
+    if _is_still_there(choice):
+        choice.member.note_success()
 
 
 def note_failure(choice: Choice, error: EngineError) -> None:
@@ -212,22 +217,28 @@ def _choice(member: Member, wanted: str) -> Choice:
     assert engine is not None
     assert model is not None
     is_trial = member.breaker.circuit is Circuit.HALF_OPEN and member.breaker.has_room
-    admit = functools.partial(_admit, member, is_trial=is_trial)
     return Choice(
         member=member,
-        engine=engine.behind(admit),
+        engine=engine.behind(_Admission(member, is_trial=is_trial)),
         model=model,
         slots=member.slots,
         priority=_place(member),
     )
 
 
-def _admit(member: Member, *, is_trial: bool) -> None:
-    """Now that a request begins, which may have waited for a slot since it was to go there."""
-    if member not in roster.members():
-        raise EngineGone
-    if is_trial:
-        member.begin_trial()
+class _Admission:
+    """Of one request, each time that it is sent there: it may have waited for a slot since it was
+    to go there, and be shortened and sent again, which is still the same trial."""
+
+    def __init__(self, member: Member, *, is_trial: bool) -> None:
+        self._member, self._needs_trial = member, is_trial
+
+    def __call__(self) -> None:
+        if self._member not in roster.members():
+            raise EngineGone
+        if self._needs_trial:
+            self._member.begin_trial()
+            self._needs_trial = False
 
 
 def _only_choice(member: Member, wanted: str) -> Choice:

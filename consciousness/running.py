@@ -161,12 +161,11 @@ class RunningQuery:
         try:
             yield from self._generate(choice, slot)
         except EngineError as error:
-            if not error.is_engines_own:
-                raise
             engines.note_failure(choice, error)
-            if self._assembly.has_begun or not may_try_again:
+            if self._assembly.has_begun or not (error.is_engines_own and may_try_again):
                 raise
             return False
+        engines.note_success(choice)
         return True
 
     def _slot(self, choices: list[Choice]) -> Any:
@@ -222,7 +221,7 @@ class RunningQuery:
             if chunk is not None:
                 if not self._assembly.has_begun and generation.first_token_after_s is not None:
                     metrics.TIME_TO_FIRST_TOKEN.observe(generation.first_token_after_s)
-                    engines.note_success(choice, first_token_s=generation.first_token_after_s)
+                    engines.note_first_token(choice, after_s=generation.first_token_after_s)
                 self._assembly.add(chunk)
             yield chunk
 

@@ -78,12 +78,13 @@ def ask_one(choice: Choice) -> str:
             text += chunk.text if chunk else ""
             if not told and generation.first_token_after_s is not None:
                 told = True
-                engines.note_success(choice, first_token_s=generation.first_token_after_s)
+                engines.note_first_token(choice, after_s=generation.first_token_after_s)
     except EngineError as error:
         engines.note_failure(choice, error)
         raise
     finally:
         generation.close()
+    engines.note_success(choice)
     return text
 
 

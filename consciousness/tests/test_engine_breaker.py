@@ -63,6 +63,23 @@ def test_a_success_between_failures_starts_the_count_anew(breaker: Breaker) -> N
     assert state(breaker) == Circuit.CLOSED
 
 
+def test_first_tokens_do_not_excuse_failures(breaker: Breaker) -> None:
+    """An engine may begin each answer and die in the middle of it."""
+    for _ in range(3):
+        breaker.record_first_token()
+        breaker.record_failure()
+    assert state(breaker) == Circuit.OPEN
+
+
+def test_a_first_token_is_an_answer_to_questions_how_it_is(breaker: Breaker) -> None:
+    """An engine at work may be slow to say so."""
+    for _ in range(3):
+        breaker.record_silence()
+        breaker.record_silence()
+        breaker.record_first_token()
+    assert state(breaker) == Circuit.CLOSED
+
+
 def test_one_failure_that_leaves_no_doubt_is_enough(breaker: Breaker) -> None:
     breaker.record_failure(at_once=True)
     assert state(breaker) == Circuit.OPEN
@@ -114,6 +131,17 @@ def test_half_open_it_admits_one_trial_at_a_time(half_open: Breaker) -> None:
     half_open.record_success()
     assert state(half_open) == Circuit.CLOSED
     assert [half_open.admits() for _ in range(3)] == [True] * 3
+
+
+def test_the_first_token_of_a_trial_lets_everybody_in_and_proves_nothing_yet(
+    half_open: Breaker,
+) -> None:
+    assert half_open.admits()
+    half_open.record_first_token()
+    assert state(half_open) == Circuit.CLOSED
+    assert [half_open.admits() for _ in range(3)] == [True] * 3
+    half_open.record_failure()
+    assert state(half_open) == Circuit.OPEN
 
 
 def test_whether_there_is_room_can_be_asked_without_taking_it(
@@ -212,5 +240,9 @@ def test_answers_do_not_close_it_while_a_trial_runs(half_open: Breaker, clock: C
 def test_what_succeeds_while_it_is_open_closes_it(breaker: Breaker) -> None:
     """As the last resort, an engine may be tried all the same."""
     breaker.record_failure(at_once=True)
+    breaker.record_first_token()
+    assert state(breaker) == Circuit.CLOSED
+    breaker.record_failure()
+    assert state(breaker) == Circuit.OPEN
     breaker.record_success()
     assert state(breaker) == Circuit.CLOSED

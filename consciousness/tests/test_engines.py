@@ -282,8 +282,19 @@ def test_a_success_in_between_is_forgiveness(
     for _ in range(5):
         known("default").note_failure(errors.EngineTimeout())
         known("default").note_failure(errors.EngineTimeout())
-        known("default").note_success(first_token_s=0.1)
+        known("default").note_success()
     assert names(MODEL) == ["default", "spare"]
+
+
+def test_an_answer_that_only_began_is_none(
+    stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    several.add("spare", second, priority=1)
+    for _ in range(3):
+        assert names(MODEL) == ["default", "spare"]
+        known("default").note_first_token(after_s=0.1)
+        known("default").note_failure(errors.EngineBadReply())
+    assert names(MODEL) == ["spare"]
 
 
 def test_if_all_are_out_the_caller_gets_the_real_error(
@@ -372,7 +383,7 @@ def test_reports_about_an_engine_that_is_gone_are_ignored(
         several.remove("gpu")
         several.add("gpu", second)
     assert statuses()["gpu"] == "up"
-    engines.note_success(former, first_token_s=1)
+    engines.note_first_token(former, after_s=1)
     assert summary_of("gpu")["first_token_ms"] is None
     engines.note_failure(former, errors.EngineUnavailable(is_unreachable=True))
     assert statuses()["gpu"] == "up"
@@ -487,7 +498,7 @@ def test_the_capacity_is_that_of_the_engines_in_rotation(
     assert engines.capacity() == 3
     asked("spare")
     assert engines.capacity() == 3 + 1  # one may try
-    known("spare").note_success(first_token_s=0.1)
+    known("spare").note_success()
     assert engines.capacity() == 11
     for name in ("spare", "default"):
         known(name).note_failure(errors.EngineUnavailable(is_unreachable=True))
@@ -500,8 +511,8 @@ def test_the_summary_tells_names_and_numbers_and_no_address(
     stub: StubEngine, second: StubEngine, several: Several
 ) -> None:
     several.add("spare", second, slots=2, priority=1)
-    known("spare").note_success(first_token_s=0.2)
-    known("spare").note_success(first_token_s=0.4)
+    known("spare").note_first_token(after_s=0.2)
+    known("spare").note_first_token(after_s=0.4)
     default, spare = engines.summary()
     assert set(default) == {"name", "status", "models", "slots", "latency_ms", "first_token_ms"}
     assert (default["name"], default["status"], default["first_token_ms"]) == (

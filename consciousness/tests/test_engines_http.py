@@ -244,6 +244,58 @@ def test_a_request_that_is_refused_is_told_to_be_wrong_and_no_engine_is_blamed(
         assert (statuses()["one"], statuses()["other"]) == ("up", "up")
 
 
+def test_an_engine_that_dies_in_the_middle_of_each_answer_is_left_out(
+    as_alice: APIClient, stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    several.add("spare", second, priority=1)
+    stub.behave(Behaviour.DIE_MID_STREAM, after_tokens=2)
+    assert [ask(as_alice, "Count to 9").status_code for _ in range(5)] == [502, 502, 502, 200, 200]
+    assert statuses() == {"default": "open", "spare": "up"}
+
+
+@pytest.fixture
+def on_trial(stub: StubEngine, second: StubEngine, several: Several) -> StubEngine:
+    """It failed, says that it is well, and has to prove it; another one may be asked."""
+    several.add("spare", second, priority=1)
+    known("default").note_failure(errors.EngineUnavailable(is_unreachable=True))
+    known("default").ask()
+    assert statuses() == {"default": "half_open", "spare": "up"}
+    return stub
+
+
+def test_a_trial_that_the_caller_spoiled_makes_room_for_the_next(
+    as_alice: APIClient, on_trial: StubEngine
+) -> None:
+    on_trial.behave(Behaviour.OVERLONG_400)
+    for _ in range(2):
+        assert ask(as_alice).json()["code"] == "context_length_exceeded"
+    assert len(on_trial.ledger) == 2
+    on_trial.behave(Behaviour.NORMAL)
+    assert engine_of(ask(as_alice)) == "default"
+    assert statuses()["default"] == "up"
+
+
+def test_an_answer_without_a_word_is_a_success(as_alice: APIClient, on_trial: StubEngine) -> None:
+    assert ask(as_alice, "Count to 0").json()["response"] == ""
+    assert statuses()["default"] == "up"
+
+
+def test_a_conversation_that_is_shortened_is_still_the_same_trial(
+    as_alice: APIClient, stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    conversation = ask(as_alice, "Count to 1", conversation="new").json()["conversation"]
+    ask(as_alice, "Count to 2", conversation=conversation)
+    several.add("spare", second, priority=1)
+    known("default").note_failure(errors.EngineUnavailable(is_unreachable=True))
+    known("default").ask()
+    stub.enqueue(Behaviour.OVERLONG_400)
+    response = ask(as_alice, "Count to 3", conversation=conversation)
+    assert engine_of(response) == "default"
+    assert response.json()["turns_dropped"] == 1
+    assert statuses()["default"] == "up"
+    assert second.ledger == []
+
+
 def test_models_and_aliases_are_asked_for_by_name(
     as_alice: APIClient, stub: StubEngine, several: Several
 ) -> None:
