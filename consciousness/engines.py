@@ -90,6 +90,12 @@ def catalogue(*, fresh: bool = False) -> list[Model]:
     return list(listed.values())
 
 
+def is_in_rotation(choice: Choice) -> bool:
+    """Whether it still is, for all that is known. Does not wait."""
+    member = choice.member
+    return member in roster.members_without_waiting() and not member.is_out
+
+
 def note_first_token(choice: Choice, *, after_s: float) -> None:
     """A request got its first token, so many seconds after it was sent."""
     if _is_still_there(choice):

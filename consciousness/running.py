@@ -5,6 +5,7 @@ No database connection is held while the model thinks.
 
 from __future__ import annotations
 
+import functools
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -168,21 +169,24 @@ class RunningQuery:
         engines.note_success(choice)
         return True
 
-    def _slot(self, choices: list[Choice]) -> Any:
-        halved = self._state.cognitive_mode is Mode.CONSERVING
-        best = min(choice.priority for choice in choices)
+    def _slot(self, left: list[Choice]) -> Any:
         return admission.slot(
             caller=str(self._accepted.user_id),
-            candidates=[
-                Candidate(
-                    name=choice.name,
-                    capacity=engines.usable(choice.slots, is_halved=halved),
-                )
-                for choice in choices
-                if choice.priority == best
-            ],
+            candidates=functools.partial(self._candidates, left),
             is_abandoned=self._is_waiting_over,
         )
+
+    def _candidates(self, left: list[Choice]) -> list[Candidate]:
+        """Those of the lowest priority. What has gone out of rotation is no longer `left`, unless
+        all have: then whoever asks gets their own error."""
+        left[:] = [choice for choice in left if engines.is_in_rotation(choice)] or left
+        halved = self._state.cognitive_mode is Mode.CONSERVING
+        best = min(choice.priority for choice in left)
+        return [
+            Candidate(name=choice.name, capacity=engines.usable(choice.slots, is_halved=halved))
+            for choice in left
+            if choice.priority == best
+        ]
 
     def _is_waiting_over(self) -> bool:
         self._accepted.renew_if_due()

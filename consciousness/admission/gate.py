@@ -29,6 +29,7 @@ from consciousness.admission.shared import LineAway, SharedLine
 from monitoring import metrics
 
 _LOOK_UP_S = 0.25  # how often a waiting caller is checked for still being there
+_CHOOSE_AGAIN_S = 1.0  # how often the engines that it waits for are
 _REFUSALS = {
     Verdict.QUEUE_FULL: QueueFull,
     Verdict.TOO_MANY_WAITING: TooManyWaiting,
@@ -38,11 +39,19 @@ _REFUSALS = {
 class _Waiter:
     """One caller's way through the lines, and its slot when it has one."""
 
-    def __init__(self, local: LocalLine, shared: SharedLine, request: Request) -> None:
+    def __init__(
+        self,
+        local: LocalLine,
+        shared: SharedLine,
+        *,
+        caller: str,
+        candidates: Callable[[], Sequence[Candidate]],
+    ) -> None:
         self._local, self._shared = local, shared
-        self._request = request
+        self._candidates = candidates
+        self._request = Request(id="", caller=caller, candidates=tuple(candidates()))
         self._line: Line | None = None  # where it stands or holds
-        self._began_s = time.monotonic()
+        self._began_s = self._chosen_s = time.monotonic()
 
     @property
     def waited_s(self) -> float:
@@ -81,6 +90,18 @@ class _Waiter:
         elif self._line is not None:  # no room there: it stays where it is
             return self._stand_in(self._line)
         return standing
+
+    def choose_again(self) -> None:
+        """Where other engines could take the request now, wait for those. It keeps its seniority,
+        and goes without its place for a moment, or it would stand in the way of itself."""
+        now = time.monotonic()
+        if now - self._chosen_s < _CHOOSE_AGAIN_S:
+            return
+        self._chosen_s = now
+        newest = replace(self._request, candidates=tuple(self._candidates()))
+        if newest.engines != self._request.engines:
+            self.leave()
+            self._line, self._request = None, newest
 
     def retry_after_s(self, standing: Standing) -> int:
         others = standing.waiting - (standing.verdict is Verdict.WAITING)
@@ -167,15 +188,20 @@ class Admission:
 
     @contextmanager
     def slot(
-        self, *, caller: str, candidates: Sequence[Candidate], is_abandoned: Callable[[], bool]
+        self,
+        *,
+        caller: str,
+        candidates: Callable[[], Sequence[Candidate]],
+        is_abandoned: Callable[[], bool],
     ) -> Iterator[Slot]:
         """Hold a slot of one of the engines; `caller` is whose share of them it takes.
+
+        `candidates` is asked at once, and every second while waiting.
 
         Raises QueueFull and TooManyWaiting at once, QueueTimeout after QUEUE_TIMEOUT_S, CallerGone
         when `is_abandoned()` says so while waiting, and ValueError for no engine at all.
         """
-        wish = Request(id="", caller=caller, candidates=tuple(candidates))
-        waiter = _Waiter(self._local, self._shared, wish)
+        waiter = _Waiter(self._local, self._shared, caller=caller, candidates=candidates)
         try:
             engine = _wait(waiter, is_abandoned)
             metrics.QUEUE_WAIT.observe(waiter.waited_s)
@@ -200,6 +226,7 @@ def _wait(waiter: _Waiter, is_abandoned: Callable[[], bool]) -> str:
             if left_s <= 0:
                 raise QueueTimeout(retry_after_s=waiter.retry_after_s(standing))
             waiter.wait(standing, at_most_s=min(_LOOK_UP_S, left_s))
+            waiter.choose_again()
             standing = waiter.ask()
             if standing.verdict is Verdict.GRANTED:
                 return standing.engine

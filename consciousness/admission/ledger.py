@@ -156,7 +156,7 @@ class Ledger:
             since_us=since_us,
             id=request.id,
             caller=request.caller,
-            engines=tuple(candidate.name for candidate in request.candidates),
+            engines=request.engines,
         )
 
     def _refusal(self, ticket: _Ticket, limit: int) -> Verdict | None:

@@ -46,9 +46,12 @@ class Request:
     candidates: tuple[Candidate, ...]
 
     def __post_init__(self) -> None:
-        names = [candidate.name for candidate in self.candidates]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"no distinct engines: {names}")
+        if not self.engines or len(set(self.engines)) < len(self.engines):
+            raise ValueError(f"no distinct engines: {self.engines}")
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        return tuple(candidate.name for candidate in self.candidates)
 
     @property
     def capacity(self) -> int:

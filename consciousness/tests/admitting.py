@@ -47,7 +47,8 @@ class Asker(threading.Thread):
         self.error: BaseException | None = None
         self.engine = ""
         self.has_slot, self.finish, self.gone = (threading.Event() for _ in range(3))
-        self._admission, self._caller, self._candidates = admission, caller, candidates
+        self._admission, self._caller = admission, caller
+        self.candidates, self.chosen = candidates, 0
         self._order = [] if order is None else order
         self._is_abandoned = is_abandoned or self.gone.is_set
         self.start()
@@ -55,7 +56,7 @@ class Asker(threading.Thread):
     def run(self) -> None:
         try:
             with self._admission.slot(
-                caller=self._caller, candidates=self._candidates, is_abandoned=self._is_abandoned
+                caller=self._caller, candidates=self._choose, is_abandoned=self._is_abandoned
             ) as slot:
                 self.engine = slot.engine
                 self._order.append(self.name)
@@ -66,6 +67,15 @@ class Asker(threading.Thread):
                     assert slot.renew()
         except BaseException as error:
             self.error = error
+
+    def _choose(self) -> tuple[Candidate, ...]:
+        self.chosen += 1
+        return self.candidates
+
+    def wait_for(self, *candidates: Candidate) -> None:
+        """Returns when it stands in their line."""
+        self.candidates, before = candidates, self.chosen
+        wait_until(lambda: self.chosen > before + 2)
 
     def end(self) -> None:
         """Give the slot back, or never take it."""

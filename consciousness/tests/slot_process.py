@@ -22,7 +22,7 @@ def main(caller: str, capacity: str, lease_s: str, ticket_s: str) -> None:
     say("asking")
     try:
         with Admission(terms).slot(
-            caller=caller, candidates=candidates, is_abandoned=lambda: False
+            caller=caller, candidates=lambda: candidates, is_abandoned=lambda: False
         ) as slot:
             say("holding")
             while not select.select([sys.stdin], [], [], 0.05)[0]:

@@ -76,7 +76,7 @@ def ask(
     admission: Admission, caller: str = "late", candidates: tuple[Candidate, ...] = ENGINE
 ) -> None:
     """Ask for a slot, and give it back at once."""
-    with admission.slot(caller=caller, candidates=candidates, is_abandoned=stays):
+    with admission.slot(caller=caller, candidates=lambda: candidates, is_abandoned=stays):
         pass
 
 
@@ -85,7 +85,7 @@ def ask(
 
 def test_a_free_slot_is_taken_and_given_back(admission: Admission) -> None:
     before = metric("queue_wait_seconds_count")
-    with admission.slot(caller="a", candidates=ENGINE, is_abandoned=stays) as slot:
+    with admission.slot(caller="a", candidates=lambda: ENGINE, is_abandoned=stays) as slot:
         assert slot.engine == "default"
         assert admission.snapshot(2) == {"slots": 2, "busy": 1, "waiting": 0, "limit": 3}
         assert metric("slots_busy") == 1
@@ -100,7 +100,7 @@ def test_a_slot_is_given_back_however_it_ends(
 ) -> None:
     with (
         pytest.raises(error),
-        admission.slot(caller="a", candidates=ENGINE, is_abandoned=stays),
+        admission.slot(caller="a", candidates=lambda: ENGINE, is_abandoned=stays),
     ):
         raise error
     assert counts(admission) == (0, 0)
@@ -195,7 +195,7 @@ def test_a_question_that_fails_leaves_no_place_behind(admission: Admission) -> N
     with ended(holders):
         with (
             pytest.raises(RuntimeError),
-            admission.slot(caller="a", candidates=ENGINE, is_abandoned=broken),
+            admission.slot(caller="a", candidates=lambda: ENGINE, is_abandoned=broken),
         ):
             pass
         assert counts(admission) == (2, 0)
@@ -328,7 +328,7 @@ def test_a_caller_that_is_alone_may_use_every_slot(admission: Admission) -> None
 def test_an_only_slot_is_anybody_s(admission: Admission) -> None:
     one = (Candidate(name="default", capacity=1),)
     for caller in ("b", "a"):
-        with admission.slot(caller=caller, candidates=one, is_abandoned=stays):
+        with admission.slot(caller=caller, candidates=lambda: one, is_abandoned=stays):
             assert counts(admission) == (1, 0)
 
 
@@ -362,6 +362,41 @@ def test_who_waits_for_a_full_engine_stands_in_nobody_s_way(admission: Admission
                 wait_until(lambda: order == ["c1", "a1"])
 
 
+def test_who_waited_for_an_engine_that_is_gone_goes_first_at_the_next(
+    admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_CHOOSE_AGAIN_S", 0.01)
+    gone, other = Candidate(name="gone", capacity=1), Candidate(name="other", capacity=1)
+    holders = holding(admission, "x", candidates=(gone,))
+    holders += holding(admission, "y", candidates=(other,))
+    order: list[str] = []
+    early = queued(admission, "a", order=order, candidates=(gone,))
+    late = queued(admission, "b", order=order, candidates=(other,))
+    with ended(holders, early, late):
+        early[0].wait_for(other)
+        assert counts(admission) == (2, 2)
+        holders[1].end()
+        assert early[0].has_slot.wait(TIMEOUT_S)
+        assert (early[0].engine, order) == ("other", ["a1"])
+        holders[0].end()
+        early[0].end()
+        wait_until(lambda: order == ["a1", "b1"])
+
+
+def test_a_caller_whose_share_of_the_line_is_full_changes_lines_too(
+    admission: Admission, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_CHOOSE_AGAIN_S", 0.01)
+    settings.QUEUE_LIMIT = 1
+    gone, idle = Candidate(name="gone", capacity=1), Candidate(name="idle", capacity=1)
+    holders = holding(admission, "x", candidates=(gone,))
+    waiting = queued(admission, "a", candidates=(gone,))
+    with ended(holders, waiting):
+        waiting[0].candidates = (idle,)
+        assert waiting[0].has_slot.wait(TIMEOUT_S)
+        assert waiting[0].engine == "idle"
+
+
 def test_halved_capacity_lets_no_new_one_in_before_enough_have_gone(
     admission: Admission, settings: Settings
 ) -> None:
@@ -389,7 +424,7 @@ def test_an_engine_without_slots_serves_nobody(admission: Admission, settings: S
     none = (Candidate(name="default", capacity=0),)
     with (
         pytest.raises(QueueTimeout),
-        admission.slot(caller="a", candidates=none, is_abandoned=stays),
+        admission.slot(caller="a", candidates=lambda: none, is_abandoned=stays),
     ):
         pass
     assert counts(admission) == (0, 0)
@@ -410,7 +445,7 @@ def test_a_request_names_engines_and_each_once(
 ) -> None:
     with (
         pytest.raises(ValueError, match="no distinct engines"),
-        admission.slot(caller="a", candidates=candidates, is_abandoned=stays),
+        admission.slot(caller="a", candidates=lambda: candidates, is_abandoned=stays),
     ):
         pass
 
@@ -433,7 +468,7 @@ def test_a_slot_that_is_renewed_stays_and_one_that_is_not_comes_back(
         holders[0].end()
         assert waiting[0].has_slot.wait(TIMEOUT_S)
 
-    forgotten = admission.slot(caller="x", candidates=ONE, is_abandoned=stays)
+    forgotten = admission.slot(caller="x", candidates=lambda: ONE, is_abandoned=stays)
     slot = forgotten.__enter__()
     ask(admission, candidates=ONE)  # waits until the lease has run out
     assert counts(admission) == (0, 0)
@@ -446,7 +481,7 @@ def test_a_slot_that_is_renewed_stays_and_one_that_is_not_comes_back(
 
 def test_a_slot_that_went_to_another_is_lost_for_good(hasty_admission: Admission) -> None:
     admission = hasty_admission
-    forgotten = admission.slot(caller="x", candidates=ONE, is_abandoned=stays)
+    forgotten = admission.slot(caller="x", candidates=lambda: ONE, is_abandoned=stays)
     slot = forgotten.__enter__()
     assert slot.renew()
     holders = holding(admission, "a", candidates=ONE)
@@ -462,7 +497,7 @@ def test_a_slot_that_went_to_another_is_lost_for_good(hasty_admission: Admission
 
 
 def test_renewing_often_asks_nobody(admission: Admission, monkeypatch: pytest.MonkeyPatch) -> None:
-    with admission.slot(caller="a", candidates=ENGINE, is_abandoned=stays) as slot:
+    with admission.slot(caller="a", candidates=lambda: ENGINE, is_abandoned=stays) as slot:
         for line in (admission._local, admission._shared):
             monkeypatch.setattr(line, "renew", None)
         assert all(slot.renew() for _ in range(1000))
@@ -492,7 +527,7 @@ def test_a_race_of_many_leaks_nothing_and_never_exceeds_the_slots(
             try:
                 with admission.slot(
                     caller=str(number % 10),
-                    candidates=three,
+                    candidates=lambda: three,
                     is_abandoned=functools.partial(is_past, leaves_at_s),
                 ):
                     with lock:

@@ -76,7 +76,7 @@ def in_redis(server: RedisServer, name: str) -> int:
 
 
 def take(admission: Admission, caller: str = "a") -> None:
-    with admission.slot(caller=caller, candidates=ENGINE, is_abandoned=stays):
+    with admission.slot(caller=caller, candidates=lambda: ENGINE, is_abandoned=stays):
         pass
 
 
@@ -293,7 +293,7 @@ def test_those_who_wait_keep_their_places_when_redis_forgets_them(
 
 
 def test_renewing_while_redis_is_away_keeps_the_slot(hasty: Admission, server: RedisServer) -> None:
-    with hasty.slot(caller="x", candidates=ENGINE, is_abandoned=stays) as slot:
+    with hasty.slot(caller="x", candidates=lambda: ENGINE, is_abandoned=stays) as slot:
         server.kill()
         for _ in range(3):
             renewed_s = slot._renewed_s

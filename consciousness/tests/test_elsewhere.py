@@ -10,8 +10,8 @@ from rest_framework.test import APIClient
 
 from accounts.models import User
 from consciousness import engines
-from consciousness.admission import admission
-from consciousness.engine_errors import EngineGone, EngineLoading
+from consciousness.admission import Candidate, admission, gate
+from consciousness.engine_errors import EngineGone, EngineLoading, EngineUnavailable
 from consciousness.models import Query, UsageDay
 from consciousness.tests.asking import ask, ask_streamed, assert_nothing_runs, chunks, event_of
 from consciousness.tests.several import Several, ask_one, known
@@ -117,6 +117,38 @@ def test_one_that_is_removed_while_a_request_waits_does_not_get_it(
     assert ask(as_alice, "Count to 3").json()["response"] == "1 2 3"
     assert Query.objects.get().engine == "default"
     assert (second.ledger, len(stub.ledger), standing_in_line) == ([], 1, [])
+
+
+@pytest.mark.parametrize("deed", ["opens", "disable"])
+def test_who_waits_for_one_that_is_out_goes_elsewhere(
+    as_alice: APIClient,
+    stub: StubEngine,
+    second: StubEngine,
+    several: Several,
+    monkeypatch: pytest.MonkeyPatch,
+    deed: str,
+) -> None:
+    monkeypatch.setattr(engines.roster._watch, "start", lambda: None)
+    monkeypatch.setattr(gate, "_CHOOSE_AGAIN_S", 0.01)
+    several.add("gpu", second, slots=1)
+    known("default").error = EngineLoading()  # so "gpu" comes first
+    deeds = {
+        "opens": lambda: known("gpu").note_failure(EngineUnavailable(is_unreachable=True)),
+        "disable": lambda: several.change("gpu", is_enabled=False),
+    }
+    to_do, wait = [deeds[deed]], gate._Waiter.wait
+
+    def wait_after_the_deed(*terms: Any, **more: Any) -> None:
+        if to_do:
+            to_do.pop()()
+        wait(*terms, **more)
+
+    monkeypatch.setattr(gate._Waiter, "wait", wait_after_the_deed)
+    taken = [Candidate(name="gpu", capacity=1)]
+    with admission.slot(caller="x", candidates=lambda: taken, is_abandoned=lambda: False):
+        assert ask(as_alice, "Count to 3").json()["response"] == "1 2 3"
+    assert Query.objects.get().engine == "default"
+    assert (second.ledger, len(stub.ledger), to_do) == ([], 1, [])
 
 
 @pytest.mark.parametrize("deed", ["remove", "change"])
