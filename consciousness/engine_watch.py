@@ -1,4 +1,4 @@
-"""The one thread of a process that asks its engines how they are, while there are several.
+"""The one thread of a process that has its engines asked how they are, while there are several.
 
 So no request waits for an engine that is dead or hung unless it needs that very one.
 """
@@ -14,9 +14,10 @@ import structlog
 from consciousness.engine_member import Member
 
 _EVERY_S = 1.0
-# A round takes no longer, however many engines hang, so that one that is back is soon seen.
-_ROUND_S = 3.0
-_PATIENCE_S = 1.0
+_PATIENCE_S = 1.0  # with each of them, however many there are
+# So many are asked at the same time: those that hang shall not hide that others died or are back.
+_AT_ONCE = 16
+_STOP_S = 4.0
 
 log = structlog.get_logger(__name__)
 
@@ -42,25 +43,39 @@ class Watch:
                 self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and wait for it, which takes a round at most."""
+        """End the thread and wait for it, and so for the engines that are just being asked."""
         with self._lock:
             thread, self._thread = self._thread, None
             self._stopping.set()
         if thread is not None:
-            thread.join(_ROUND_S + _EVERY_S)
+            thread.join(_STOP_S)
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.is_set() and len(members := self._members()) > 1:
             began_s = time.monotonic()
-            try:
-                self._ask(members, stopping)
-            except Exception:  # the next round must come, whatever one engine made us meet
-                log.exception("engine_watch_failed")
+            self._ask([member for member in members if member.is_due], stopping)
             stopping.wait(max(0.1, _EVERY_S - (time.monotonic() - began_s)))
 
-    def _ask(self, members: Sequence[Member], stopping: threading.Event) -> None:
-        due = [member for member in members if member.is_due]
-        for member in due:
-            if stopping.is_set():
+    def _ask(self, due: list[Member], stopping: threading.Event) -> None:
+        askers = [
+            threading.Thread(
+                target=self._ask_each, args=(due, stopping), name="engine-question", daemon=True
+            )
+            for _ in due[:_AT_ONCE]
+        ]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+
+    def _ask_each(self, due: list[Member], stopping: threading.Event) -> None:
+        """Ask those that nobody has taken yet, one after the other."""
+        while not stopping.is_set():
+            try:
+                member = due.pop(0)
+            except IndexError:
                 return
-            member.ask(timeout_s=min(_PATIENCE_S, _ROUND_S / len(due)))
+            try:
+                member.ask(timeout_s=_PATIENCE_S)
+            except Exception:  # the next one must be asked, whatever this one made us meet
+                log.exception("engine_watch_failed")

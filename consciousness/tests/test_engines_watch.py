@@ -12,9 +12,12 @@ from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from consciousness import engine_errors as errors
-from consciousness import engine_roster, engines
+from consciousness import engine_roster, engine_watch, engines
+from consciousness.engine import Engine, Model
 from consciousness.engine_configuration import Configuration, read_configuration
+from consciousness.engine_member import Member
 from consciousness.engine_roster import Roster
+from consciousness.engine_watch import Watch
 from consciousness.models import ModelAlias, Upstream
 from consciousness.tests.generating import takes_at_most
 from consciousness.tests.several import Several, ask_any, eventually, known, names, statuses
@@ -160,6 +163,50 @@ def test_three_hung_engines_do_not_keep_a_fourth_from_returning(
     eventually(lambda: statuses()["spare"] in ("half_open", "up"), within_s=BACK_WITHIN_S)
     for hung in hanging:
         hung.stop()
+
+
+class Scripted(Engine):
+    """Says what models it has when the test lets it. `asked` are the patience it was asked with."""
+
+    def __init__(self, answer: Callable[[], object]) -> None:
+        super().__init__(url="http://127.0.0.1:9", api_key="")
+        self.asked: list[float | None] = []
+        self._answer = answer
+
+    def models(self, *, fresh: bool = False, timeout_s: float | None = None) -> tuple[Model, ...]:
+        self.asked.append(timeout_s)
+        self._answer()
+        return (Model(id=MODEL, owned_by="", context_tokens=None),)
+
+
+def watched(members: list[Member]) -> None:
+    """Until all but the first are well."""
+    watch = Watch(lambda: members)
+    watch.start()
+    try:
+        eventually(lambda: all(member.is_ready for member in members[1:]), within_s=10)
+    finally:
+        watch.stop()
+
+
+def test_many_engines_are_asked_together_each_with_the_same_patience() -> None:
+    together = threading.Barrier(12)
+    upstreams = [Scripted(lambda: together.wait(10)) for _ in range(12)]
+    watched([Member(name=f"gpu-{n}", engine=each) for n, each in enumerate(upstreams)])
+    assert [each.asked for each in upstreams] == [[1.0]] * 12
+
+
+def test_engines_beyond_those_asked_at_once_follow_and_none_stops_the_others(
+    monkeypatch: pytest.MonkeyPatch, logs: LogCapture
+) -> None:
+    monkeypatch.setattr(engine_watch, "_AT_ONCE", 2)
+
+    def fail() -> None:
+        raise RuntimeError
+
+    upstreams = [Scripted(fail), *(Scripted(lambda: None) for _ in range(6))]
+    watched([Member(name=f"gpu-{n}", engine=each) for n, each in enumerate(upstreams)])
+    assert len(logs.events("engine_watch_failed")) == len(upstreams[0].asked) > 0
 
 
 def watchers() -> list[threading.Thread]:
