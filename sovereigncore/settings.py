@@ -451,9 +451,26 @@ SPECTACULAR_SETTINGS = {
 # --- What browsers are told ------------------------------------------------------------------
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/(api/v1|v1)/"
-CORS_ALLOW_HEADERS = [*default_headers, "idempotency-key"]
+CORS_ALLOW_HEADERS = [
+    *default_headers,
+    "idempotency-key",
+    # What OpenAI's client for JavaScript says of itself with each request.
+    *(
+        f"x-stainless-{name}"
+        for name in (
+            *("arch", "helper-method", "lang", "os", "package-version", "retry-count"),
+            *("runtime", "runtime-version", "timeout"),
+        )
+    ),
+]
 CORS_EXPOSE_HEADERS = [
-    *("X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotent-Replayed")
+    *("X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy", "Idempotent-Replayed"),
+    "x-should-retry",
+    *(
+        f"x-ratelimit-{name}-{unit}"
+        for name in ("limit", "remaining", "reset")
+        for unit in ("requests", "tokens")
+    ),
 ]
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {

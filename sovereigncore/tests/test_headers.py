@@ -25,6 +25,7 @@ EVERYWHERE = {
 }
 PAGES = ["/", "/nope", "/admin/login/", "/live", "/metrics", "/api/docs", "/api/v1/nope", "/v1/x"]
 PAGES += ["/.well-known/jwks.json", ME, "/static/sovereigncore/site.css"]
+CHAT = "/v1/chat/completions"
 ORIGIN = "https://app.example.org"
 
 
@@ -169,6 +170,29 @@ def test_a_listed_origin_may_read_the_api(as_alice: APIClient, settings: Setting
     assert allowed["Access-Control-Allow-Origin"] == ORIGIN
     sendable = allowed["Access-Control-Allow-Headers"].split(", ")
     assert {"authorization", "content-type", "idempotency-key"} <= set(sendable)
+
+
+# With each request; "helper-method" where an answer is streamed by its `stream()`.
+OPENAI_CLIENT_SENDS = {
+    *("accept", "authorization", "content-type", "x-stainless-arch", "x-stainless-helper-method"),
+    *("x-stainless-lang", "x-stainless-os", "x-stainless-package-version"),
+    *("x-stainless-retry-count", "x-stainless-runtime", "x-stainless-runtime-version"),
+    "x-stainless-timeout",
+}
+
+
+def test_a_page_may_use_openais_client(
+    as_alice: APIClient, settings: Settings, stub: StubEngine
+) -> None:
+    settings.CORS_ALLOWED_ORIGINS, settings.DAILY_TOKEN_QUOTA = [ORIGIN], 100
+    allowed = preflight(as_alice, ORIGIN, path=CHAT)["Access-Control-Allow-Headers"]
+    assert set(allowed.split(", ")) >= OPENAI_CLIENT_SENDS
+    asked = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 500}
+    refused = as_alice.post(CHAT, asked, HTTP_ORIGIN=ORIGIN)
+    assert refused.status_code == 429
+    sent = {name for name in refused.headers if name.startswith("x-")}
+    assert len(sent) == 7
+    assert sent <= set(refused["Access-Control-Expose-Headers"].split(", "))
 
 
 @pytest.mark.parametrize(
