@@ -35,8 +35,13 @@ _REFUSED = tuple(
         "::/128",
         "fe80::/10",  # link-local
         "ff00::/8",  # multicast
-        "fd00:ec2::254/128",  # Amazon's metadata
-        "fd20:ce::254/128",  # Google's metadata
+        # Metadata in private addresses of IPv6.
+        "fd00:42::42/128",  # Scaleway
+        "fd00:100::100:200/128",  # Alibaba
+        "fd00:a9fe:a9fe::1/128",  # Akamai (Linode)
+        "fd00:c1::a9fe:a9fe/128",  # Oracle
+        "fd00:ec2::/32",  # Amazon: credentials of pods, time and names besides
+        "fd20:ce::254/128",  # Google
     )
 )
 # IPv6 prefixes whose addresses stand for an IPv4 one, and how far right its 32 bits are.
