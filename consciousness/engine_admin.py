@@ -52,8 +52,9 @@ class _OnRecord(admin.ModelAdmin[Any]):
     def _set_enabled(
         self, request: HttpRequest, queryset: QuerySet[Any], *, is_enabled: bool
     ) -> None:
-        changed = list(queryset.exclude(is_enabled=is_enabled))
         with transaction.atomic():
+            # Locked, or what another operator saves meanwhile would be undone with the rest of it.
+            changed = list(queryset.exclude(is_enabled=is_enabled).select_for_update())
             for obj in changed:
                 obj.is_enabled = is_enabled
                 obj.save()

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
+from django.db import transaction
 from django.test import Client
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from consciousness import engine_outbound, engines
+from consciousness import engine_admin, engine_outbound, engines
 from consciousness.engine_keys import SealBroken, seal, unseal
 from consciousness.models import ModelAlias, Upstream
 from consciousness.tests.asking import STATE
@@ -403,6 +404,24 @@ def test_an_alias_names_a_model_and_never_another_alias(site: Client, stub: Stub
     assert send(f"{row.pk}/change", "gpt-4o", "gpt-5") == of_an_alias
     assert send(f"{row.pk}/change", "gpt-4", MODEL) == {}
     assert send(f"{row.pk}/change", "gpt-4o", "gpt-4") == {}  # its own name, which it gives up
+
+
+def test_disabling_undoes_nothing_that_another_operator_saved(
+    site: Client, db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = add(site, api_key=KEY)
+
+    class AfterAnotherOne:
+        on_commit = staticmethod(transaction.on_commit)
+
+        def atomic(self) -> transaction.Atomic:
+            Upstream.objects.update(url="http://10.0.0.4", sealed_api_key=seal("another"))
+            return transaction.atomic()
+
+    monkeypatch.setattr(engine_admin, "transaction", AfterAnotherOne())
+    site.post(ENGINES, {"action": "disable", "_selected_action": [str(row.pk)]})
+    assert key_of(row) == "another"
+    assert (row.url, row.is_enabled) == ("http://10.0.0.4", False)
 
 
 # --- who may -------------------------------------------------------------------------------
