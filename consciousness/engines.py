@@ -47,7 +47,8 @@ def choices(model: str = "") -> list[Choice]:
     open are left out, unless there is no other.
 
     Say how it goes by `note_first_token`, and how it went by `note_success` or `note_failure`.
-    Raises ModelUnknown, and the first engine's EngineError when none answers.
+    Raises ModelUnknown, and the first engine's EngineError when none answers, or when one never
+    did that may serve the model.
     """
     members = roster.members()
     wanted = roster.aliases.get(model, model)
@@ -59,6 +60,8 @@ def choices(model: str = "") -> list[Choice]:
     wanted = wanted or _default_model(members)
     serving = [member for member in members if member.model(wanted)]
     if not serving:
+        if silent := [member for member in members if not member.models]:
+            raise _why_none(silent)  # it may be one of theirs
         raise ModelUnknown
     return [_choice(member, wanted) for member in _left_in(_ordered(serving))]
 

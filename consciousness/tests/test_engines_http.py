@@ -307,6 +307,23 @@ def test_models_and_aliases_are_asked_for_by_name(
     assert list(unknown.json()["errors"]) == ["model"]
 
 
+def test_while_an_engine_has_never_answered_no_model_is_unknown(
+    as_alice: APIClient, stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    """As in a process that was started while that engine was down."""
+    second.stop()
+    several.add("gpu", second)
+    response = ask(as_alice, model="llama")
+    assert (response.status_code, response.json()["code"]) == (503, "engine_unavailable")
+    assert ask(as_alice, model=MODEL).status_code == 200
+    second.start()
+    known("gpu").ask()
+    assert ask(as_alice, model="llama").status_code == 422
+    second.stop()
+    known("gpu").ask()
+    assert ask(as_alice, model="llama").status_code == 422  # it has said what it serves
+
+
 # --- metrics -------------------------------------------------------------------------------
 
 
