@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 from django.db import Error as DatabaseFailure
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
@@ -224,33 +224,12 @@ def _described(user: Any, ask: Ask, *, at: datetime) -> dict[str, Any]:
 def settle(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly) -> Standing:
     """Finish the row, turn the reservation into use and keep the text: once, together.
 
-    A database that is away leaves it to housekeeping; a completed query then fails all the same,
+    A database that stays away leaves it to housekeeping; a completed query then fails all the same,
     for its answer would be on no record.
     """
     usage = outcome.usage
-    values = {
-        "status": outcome.status,
-        "error_code": outcome.error_code,
-        "finish_reason": outcome.finish_reason,
-        # llama.cpp calls a model by its path unless told otherwise, and that may be long.
-        "model": outcome.model[:MODEL_ID_LENGTH],
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "is_estimated": usage.is_open or (usage.is_estimated and usage.total_tokens > 0),
-        "processing_time_ms": outcome.elapsed_ms,
-    }
-    if plan.turns_dropped > accepted.turns_dropped:
-        values["request_digest"] = None  # that of more than the engine answered
     try:
-        with transaction.atomic():
-            # Without its owner the row is gone, and there is nothing to settle.
-            is_owned = owners.try_turn(accepted.user_id)
-            settled = is_owned and Query.objects.all().settle(accepted.query_id, **values)
-            if settled:
-                reserved = accepted.reserved_tokens
-                _count(accepted.user_id, accepted.at, reserved=reserved, usage=usage)
-                _keep_text(accepted, plan, assembly, outcome.status)
+        settled = _finish_surely(accepted, plan, outcome, assembly)
     except DatabaseFailure:
         log.error("query_not_settled", query_id=str(accepted.query_id))
         if outcome.status == Status.COMPLETED:
@@ -263,6 +242,51 @@ def settle(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly)
         metrics.TOKENS.labels("prompt").inc(usage.prompt_tokens)
         metrics.TOKENS.labels("completion").inc(usage.completion_tokens)
     return accepted.standing.after(reserved=accepted.reserved_tokens, used=usage.total_tokens)
+
+
+def _finish_surely(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly) -> bool:
+    """Once more where the connection broke: an answer is not given up for a database that was
+    restarted a moment ago."""
+    try:
+        return _finish(accepted, plan, outcome, assembly)
+    except (OperationalError, InterfaceError):
+        release_connection()
+        return _finish(accepted, plan, outcome, assembly)
+
+
+def _finish(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly) -> bool:
+    """Whether it is settled by its own process. One transaction."""
+    queries, usage = Query.objects.all(), outcome.usage
+    with transaction.atomic():
+        # Without its owner the row is gone, and there is nothing to settle.
+        if not owners.try_turn(accepted.user_id):
+            return False
+        if not queries.settle(accepted.query_id, **_result(accepted, plan, outcome)):
+            # Then an earlier attempt did, whose COMMIT got through and the answer to it did not.
+            return queries.filter(id=accepted.query_id).exists()
+        reserved = accepted.reserved_tokens
+        _count(accepted.user_id, accepted.at, reserved=reserved, usage=usage)
+        _keep_text(accepted, plan, assembly, outcome.status)
+    return True
+
+
+def _result(accepted: Accepted, plan: Plan, outcome: Outcome) -> dict[str, Any]:
+    usage = outcome.usage
+    result: dict[str, Any] = {
+        "status": outcome.status,
+        "error_code": outcome.error_code,
+        "finish_reason": outcome.finish_reason,
+        # llama.cpp calls a model by its path unless told otherwise, and that may be long.
+        "model": outcome.model[:MODEL_ID_LENGTH],
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "is_estimated": usage.is_open or (usage.is_estimated and usage.total_tokens > 0),
+        "processing_time_ms": outcome.elapsed_ms,
+    }
+    if plan.turns_dropped > accepted.turns_dropped:
+        result["request_digest"] = None  # that of more than the engine answered
+    return result
 
 
 def _count(

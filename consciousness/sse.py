@@ -190,9 +190,15 @@ class EventStream:
 
 
 def _check_credential(is_live: Callable[[], bool]) -> None:
-    if not is_live():
-        raise CredentialRevoked
+    """Asks once more where the connection broke: no answer is given up for that."""
+    try:
+        lives = is_live()
+    except (OperationalError, InterfaceError):
+        release_connection()
+        lives = is_live()
     release_connection()
+    if not lives:
+        raise CredentialRevoked
 
 
 def _told(error: Exception) -> ServiceError:

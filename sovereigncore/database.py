@@ -6,6 +6,7 @@ behind a dead network, would hold every thread that asks it for as long as TCP a
 
 from __future__ import annotations
 
+import select
 from typing import Any, TypeVar
 
 import psycopg
@@ -40,3 +41,14 @@ class BoundedConnection(psycopg.Connection[Any]):
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.close()
             raise
+
+    @property
+    def was_ended(self) -> bool:
+        """Whether the server ended it while nobody used it; seen here, without asking the server.
+
+        It says nothing to who asks nothing, except that it ends, or that its configuration was
+        loaded anew; a connection lost to that is made again.
+        """
+        socket = select.poll()
+        socket.register(self.fileno(), select.POLLIN)
+        return bool(socket.poll(0))

@@ -1,9 +1,11 @@
-"""A PostgreSQL that is stopped: whoever asks it is told, and the connection is not used again."""
+"""A PostgreSQL that is stopped: whoever asks it is told, and the connection is not used again. One
+that is restarted: connections that it ended are replaced, and no answer under way notices."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx2
 import psycopg
@@ -12,13 +14,15 @@ import pytest
 
 from sovereigncore import database
 from sovereigncore.database import BoundedConnection
-from tests.platform import running_platform
+from tests.platform import Platform, running_platform
 from tests.servers import PostgresServer
-from tests.stub_engine import StubEngine
+from tests.stub_engine import Behaviour, StubEngine
 
 pytestmark = pytest.mark.xdist_group(__name__)
 
 _TIMEOUT_S = 0.3
+_AT_ONCE = 8
+_ROOM = {"ENGINE_SLOTS": str(_AT_ONCE), "QUEUE_LIMIT": str(_AT_ONCE)}
 _SOON_S = 10.0  # against 30 s, which is when the client of these tests gives up
 
 
@@ -94,3 +98,40 @@ def test_the_web_process_answers_while_its_database_hangs(server: PostgresServer
                 server.resume()
             while http.get("/api/v1/auth/me").status_code != httpx2.codes.OK:
                 assert time.monotonic() - began_s < 2 * _SOON_S
+
+
+def _ask(platform: Platform, token: str, *, prompt: str, stream: bool) -> None:
+    asked = {"prompt": prompt, "stream": stream, "use_memory": False}
+    with platform.client(token) as http:
+        reply = http.post("/api/v1/consciousness/process", json=asked)
+    assert reply.status_code == httpx2.codes.OK, reply.text
+    assert "event: error" not in reply.text
+
+
+def test_nobody_notices_a_restart_of_the_database(server: PostgresServer) -> None:
+    with (
+        StubEngine() as stub,
+        running_platform(stub, DATABASE_URL=server.url, **_ROOM) as platform,
+        ThreadPoolExecutor(_AT_ONCE) as callers,
+    ):
+        token = platform.register_and_log_in("alice")
+
+        def ask_all(prompt: str) -> list[Future[None]]:
+            return [
+                callers.submit(_ask, platform, token, prompt=prompt, stream=bool(number % 2))
+                for number in range(_AT_ONCE)
+            ]
+
+        for answered in ask_all("Count to 2"):  # and so the pool is full
+            answered.result()
+        stub.behave(Behaviour.SLOW, token_delay_s=0.2)
+        under_way = ask_all("Count to 15")
+        while len(stub.ledger) < 2 * _AT_ONCE:
+            time.sleep(0.02)
+        server.stop()
+        server.start()
+        with platform.client(token) as http:
+            for _ in range(2 * _AT_ONCE):
+                assert http.get("/api/v1/auth/me").status_code == httpx2.codes.OK
+        for answered in under_way:
+            answered.result()

@@ -1,4 +1,4 @@
-"""Django's PostgreSQL backend, counted."""
+"""Django's PostgreSQL backend, counted, and with connections that live."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from django_prometheus.db.common import DatabaseWrapperMixin
 
 from sovereigncore.backends.counting import counting
 from sovereigncore.backends.forgetting import ForgettingMixin
+from sovereigncore.database import BoundedConnection
 
 
 class DatabaseWrapper(DatabaseWrapperMixin, ForgettingMixin, base.DatabaseWrapper):  # type: ignore[misc]
@@ -16,6 +17,19 @@ class DatabaseWrapper(DatabaseWrapperMixin, ForgettingMixin, base.DatabaseWrappe
         params: dict[str, Any] = super().get_connection_params()
         params["cursor_factory"] = counting(params["cursor_factory"], self.alias, self.vendor)
         return params
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """One that the server has not ended: after its restart the pool holds no others.
+
+        CONN_HEALTH_CHECKS would ask the server each time, and psycopg_pool waits for a second after
+        each dead connection, so that a pool of three of them is a failure all the same.
+        """
+        connection = super().get_new_connection(conn_params)
+        while isinstance(connection, BoundedConnection) and connection.was_ended:
+            connection.close()
+            self.pool.putconn(connection)  # which replaces it
+            connection = super().get_new_connection(conn_params)
+        return connection
 
     def create_cursor(self, name: str | None = None) -> Any:
         # Connections make counting cursors by themselves; the mixin's way is not psycopg's.
