@@ -25,6 +25,7 @@ from consciousness.assembly import Assembly
 from consciousness.engine_stream import Usage
 from consciousness.models import (
     MODEL_ID_LENGTH,
+    ORPHANED,
     IdempotentRequest,
     Query,
     QueryContent,
@@ -34,6 +35,7 @@ from consciousness.models import (
 from consciousness.prompting import Plan
 from consciousness.quota import Standing
 from monitoring import metrics
+from sovereigncore.api import ServiceError
 from sovereigncore.connections import release_connection
 
 # A row is renewed while its process lives; one that was killed is settled by housekeeping soon.
@@ -41,6 +43,14 @@ _LEASE = timedelta(seconds=90)
 _RENEW_S = 20.0
 
 log = structlog.get_logger(__name__)
+
+
+class QueryExpired(ServiceError):
+    """Nobody renewed its row while it waited: this host slept, or its clock jumped."""
+
+    status = 503
+    code = "query_expired"
+    default_detail = "The request was given up while it waited. Send it again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +123,18 @@ def accept(
 
 
 def begin(accepted: Accepted, *, engine: str) -> None:
-    """Note that it has a slot: from here on it may have cost something."""
+    """Note that it has a slot: from here on it may have cost something.
+
+    Raises QueryExpired where its tokens are set aside no more.
+    """
     own = Query.objects.all().active().filter(id=accepted.query_id)
-    own.update(status=Status.RUNNING, engine=engine, lease_expires_at=timezone.now() + _LEASE)
+    begun = own.update(
+        status=Status.RUNNING, engine=engine, lease_expires_at=timezone.now() + _LEASE
+    )
     accepted.renewed_s = time.monotonic()
     release_connection()
+    if not begun:
+        raise QueryExpired(retry_after_s=1)
 
 
 def record_unbegun(user: Any, ask: Ask, error_code: str) -> None:
@@ -257,15 +274,19 @@ def _finish_surely(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: A
 def _finish(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly) -> bool:
     """Whether it is settled by its own process. One transaction."""
     queries, usage = Query.objects.all(), outcome.usage
+    result = _result(accepted, plan, outcome)
     with transaction.atomic():
         # Without its owner the row is gone, and there is nothing to settle.
         if not owners.try_turn(accepted.user_id):
             return False
-        if not queries.settle(accepted.query_id, **_result(accepted, plan, outcome)):
+        if queries.settle(accepted.query_id, **result):
+            reserved = accepted.reserved_tokens
+            _count(accepted.user_id, accepted.at, reserved=reserved, usage=usage)
+        elif orphan := queries.take_back(accepted.query_id, **result):
+            _count_instead(orphan, usage)
+        else:
             # Then an earlier attempt did, whose COMMIT got through and the answer to it did not.
             return queries.filter(id=accepted.query_id).exists()
-        reserved = accepted.reserved_tokens
-        _count(accepted.user_id, accepted.at, reserved=reserved, usage=usage)
         _keep_text(accepted, plan, assembly, outcome.status)
     return True
 
@@ -299,6 +320,15 @@ def _count(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         is_cached=is_cached,
+    )
+
+
+def _count_instead(orphan: Query, usage: Usage) -> None:
+    UsageDay.objects.all().correct(
+        user_id=orphan.user_id,
+        day=orphan.created_at.date(),
+        prompt_tokens=usage.prompt_tokens - orphan.prompt_tokens,
+        completion_tokens=usage.completion_tokens - orphan.completion_tokens,
     )
 
 
@@ -345,10 +375,11 @@ def settle_orphan(query: Query) -> bool:
     with transaction.atomic():
         if not owners.try_turn(query.user_id):
             return False
-        own = Query.objects.filter(id=query.id)
+        # Asked again: since it was found it may have been deleted, or its process lives after all.
+        own = Query.objects.all().orphaned().filter(id=query.id)
         locked = own.select_for_update().first()
         if locked is None:
-            return False  # deleted since it was found
+            return False
         ran = locked.status == Status.RUNNING
         usage = Usage(
             prompt_tokens=max(0, locked.reserved_tokens - locked.max_tokens) if ran else 0,
@@ -357,7 +388,7 @@ def settle_orphan(query: Query) -> bool:
         settled = Query.objects.all().settle(
             query.id,
             status=Status.FAILED,
-            error_code="orphaned",
+            error_code=ORPHANED,
             is_estimated=True,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,

@@ -4,6 +4,7 @@ from consciousness.models.memory import MEMORY_LENGTH, Memory
 from consciousness.models.query import (
     ACTIVE,
     MODEL_ID_LENGTH,
+    ORPHANED,
     Kind,
     Query,
     QueryContent,
@@ -18,6 +19,7 @@ __all__ = [
     "KEY_LENGTH",
     "MEMORY_LENGTH",
     "MODEL_ID_LENGTH",
+    "ORPHANED",
     "TITLE_LENGTH",
     "Conversation",
     "IdempotentRequest",

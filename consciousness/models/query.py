@@ -33,6 +33,7 @@ class Status(models.TextChoices):
 
 
 ACTIVE = (Status.QUEUED, Status.RUNNING)
+ORPHANED = "orphaned"  # the error code of those whose process did not finish them
 MODEL_ID_LENGTH = 128
 _BATCH = 500
 
@@ -56,6 +57,14 @@ class QueryQuerySet(models.QuerySet["Query"]):
         """Finish a query exactly once: whoever comes second changes nothing and gets False."""
         finished = self.active().filter(id=query_id)
         return finished.update(finished_at=timezone.now(), **values) == 1
+
+    def take_back(self, query_id: uuid.UUID, **values: object) -> Query | None:
+        """Finish one that was settled as an orphan and whose process lives after all: the row as it
+        was. None, and nothing changed, where it was no orphan, or is none any more."""
+        orphan = self.filter(id=query_id, status=Status.FAILED, error_code=ORPHANED)
+        before = orphan.first()
+        taken = orphan.update(finished_at=timezone.now(), **values)
+        return before if taken else None
 
     def delete_older_than(self, age: timedelta) -> int:
         """Delete finished queries and their texts by age, in batches: long locks help nobody.

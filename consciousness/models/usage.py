@@ -56,6 +56,16 @@ class UsageDayQuerySet(models.QuerySet["UsageDay"]):
             cache_hits=F("cache_hits") + int(is_cached),
         )
 
+    def correct(
+        self, *, user_id: uuid.UUID, day: date, prompt_tokens: int, completion_tokens: int
+    ) -> None:
+        """Add the differences to what was settled by estimate. In the transaction that replaces the
+        estimate."""
+        self.filter(user_id=user_id, day=day).update(
+            prompt_tokens=F("prompt_tokens") + prompt_tokens,
+            completion_tokens=F("completion_tokens") + completion_tokens,
+        )
+
 
 class UsageDay(models.Model):
     """Tokens are the engines' own counts; `reserved_tokens` belong to queries under way."""

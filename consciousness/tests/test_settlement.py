@@ -1,18 +1,31 @@
-"""The end of a query is written once, whatever happens to the database's connection meanwhile."""
+"""The end of a query is written once, whatever happens to the database's connection meanwhile, and
+whoever took the query for an orphan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import OperationalError
+from django.utils import timezone
 from rest_framework.test import APIClient
 
+from accounts.models import User
 from consciousness import settlement, sse
+from consciousness.maintenance import settle_orphans
 from consciousness.models import Query, QueryContent, Status, UsageDay
-from consciousness.tests.asking import ask, ask_streamed, assert_nothing_runs, chunks, event_of
-from tests.stub_engine import StubEngine
+from consciousness.tests.asking import (
+    a_query,
+    ask,
+    ask_streamed,
+    assert_nothing_runs,
+    chunks,
+    event_of,
+    hang_up,
+)
+from tests.stub_engine import Behaviour, StubEngine
 
 
 def breaking(act: Callable[..., Any], *, times: int, is_done: bool = False) -> Callable[..., Any]:
@@ -68,3 +81,75 @@ def test_a_credential_is_asked_for_twice_where_the_connection_breaks(
     events = [event_of(chunk)[0] for chunk in chunks(ask_streamed(as_alice, "Count to 5"))]
     assert events[-1] == last
     assert_nothing_runs(stub)
+
+
+def given_up() -> None:
+    """What housekeeping does where the clock jumped, the host slept or the database was away."""
+    ended = timezone.now() - timedelta(seconds=1)
+    assert Query.objects.all().active().update(lease_expires_at=ended) == 1
+    assert settle_orphans() == 1
+
+
+def test_one_taken_for_an_orphan_that_ends_all_the_same_is_counted_as_it_was(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    ask(as_alice, "Count to 3")
+    stub.behave(Behaviour.SLOW, token_delay_s=0.01)
+    stream = chunks(ask_streamed(as_alice, "Count to 9", conversation="new"))
+    next(stream)
+    given_up()
+    assert UsageDay.objects.get().completion_tokens == 3 + 500
+    assert event_of(list(stream)[-1])[0] == "done"
+    query, day = Query.objects.latest("created_at"), UsageDay.objects.get()
+    assert (query.status, query.error_code) == (Status.COMPLETED, "")
+    assert (query.prompt_tokens, query.completion_tokens) == (3, 9)
+    assert not query.is_estimated
+    assert query.content.response == "1 2 3 4 5 6 7 8 9"
+    assert query.conversation is not None
+    assert (day.requests, day.reserved_tokens) == (2, 0)
+    assert (day.prompt_tokens, day.completion_tokens) == (6, 12)
+    assert settle_orphans() == 0
+
+
+def test_one_taken_for_an_orphan_that_is_left_is_counted_as_it_was(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    stub.behave(Behaviour.HANG_MID_STREAM, after_tokens=2)
+    response = ask_streamed(as_alice, "Count to 9")
+    next(chunks(response))
+    given_up()
+    hang_up(response)
+    query, day = Query.objects.get(), UsageDay.objects.get()
+    assert (query.status, query.error_code) == (Status.CANCELLED, "")
+    assert (day.completion_tokens, day.reserved_tokens) == (query.completion_tokens, 0)
+    assert query.completion_tokens <= 2
+
+
+def test_one_given_up_while_it_waited_is_not_answered(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = settlement.begin
+
+    def late(*args: Any, **kwargs: Any) -> None:
+        given_up()
+        begin(*args, **kwargs)
+
+    monkeypatch.setattr(settlement, "begin", late)
+    response = ask(as_alice, "Count to 9")
+    assert (response.status_code, response.json()["code"]) == (503, "query_expired")
+    assert response["Retry-After"] == "1"
+    query, day = Query.objects.get(), UsageDay.objects.get()
+    assert (query.status, query.error_code) == (Status.FAILED, "query_expired")
+    assert (day.requests, day.reserved_tokens) == (1, 0)
+    assert day.completion_tokens == query.completion_tokens
+    assert_nothing_runs(stub)
+
+
+def test_one_that_was_renewed_since_it_was_found_is_no_orphan(alice: User) -> None:
+    ended = timezone.now() - timedelta(seconds=1)
+    query = a_query(alice, status=Status.RUNNING, lease_expires_at=ended)
+    (found,) = Query.objects.all().orphaned()
+    Query.objects.update(lease_expires_at=timezone.now() + timedelta(seconds=90))
+    assert settlement.settle_orphan(found) is False
+    query.refresh_from_db()
+    assert query.status == Status.RUNNING

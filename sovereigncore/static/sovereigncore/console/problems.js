@@ -40,6 +40,7 @@ const WORDS = {
   engine_busy: "The engine is busy.",
   queue_full: "The engine is busy: many others are waiting.",
   queue_timeout: "The engine is busy: no turn came in time.",
+  query_expired: "The question was given up while it waited.",
   engine_loading: "The engine is still loading its model.",
   engine_unavailable: "The engine is not running.",
   engine_timeout: "The engine took too long to answer.",
