@@ -18,7 +18,6 @@ from consciousness.engine_errors import EngineError, EngineGone, EngineUnavailab
 from consciousness.engine_member import Member
 from consciousness.engine_roster import Roster
 from monitoring.awareness import awareness
-from monitoring.governor import Mode
 
 roster = Roster()
 _chance = random.Random()  # noqa: S311 - shares of work are no secret
@@ -139,7 +138,7 @@ def capacity() -> int:
 def slots_now() -> dict[str, int]:
     """The slots that requests may take of each engine: none of one that is out of rotation, one of
     one on trial, half while the host conserves. Neither waits nor reads."""
-    halved = awareness.current().cognitive_mode is Mode.CONSERVING
+    halved = awareness.current().is_host_conserving
     return {
         member.name: 0 if member.is_out else usable(_slots_of(member), is_halved=halved)
         for member in roster.known_members()

@@ -26,7 +26,6 @@ from consciousness.quota import Standing
 from consciousness.settlement import Outcome
 from monitoring import metrics
 from monitoring.awareness import SelfState
-from monitoring.governor import Mode
 from sovereigncore.api import ServiceError
 from sovereigncore.connections import release_connection
 
@@ -180,7 +179,7 @@ class RunningQuery:
         """Those of the lowest priority. What has gone out of rotation is no longer `left`, unless
         all have: then whoever asks gets their own error."""
         left[:] = [choice for choice in left if engines.is_in_rotation(choice)] or left
-        halved = self._state.cognitive_mode is Mode.CONSERVING
+        halved = self._state.is_host_conserving
         best = min(choice.priority for choice in left)
         return [
             Candidate(name=choice.name, capacity=engines.usable(choice.slots, is_halved=halved))

@@ -18,7 +18,6 @@ from consciousness.models import Memory
 from consciousness.prompting import make_plan
 from consciousness.running import RunningQuery
 from monitoring.awareness import SelfState, awareness
-from monitoring.governor import Mode
 from sovereigncore.api import ServiceError
 from sovereigncore.connections import release_connection
 
@@ -85,7 +84,7 @@ def _remember(user: Any, ask: Ask) -> Memory | None:
 
 
 def _allowed_tokens(ask: Ask, state: SelfState) -> int:
-    """Shorter answers while the host conserves; the response's `cognitive_mode` tells."""
-    if state.cognitive_mode is Mode.CONSERVING:
+    """Shorter answers while the host conserves, whatever was last heard of the engine."""
+    if state.is_host_conserving:
         return min(ask.max_tokens, settings.GOVERNOR_CONSERVE_MAX_TOKENS)
     return ask.max_tokens

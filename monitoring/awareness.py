@@ -35,6 +35,7 @@ class SelfState:
     reasons: tuple[str, ...]
     readings: HostReadings
     is_engine_up: bool | None
+    is_host_conserving: bool  # by the host itself, or worse: less work, whatever the engine says
     is_host_exhausted: bool  # survival by the host itself: no new work, whatever the engine says
     read_at_s: float
 
@@ -113,6 +114,7 @@ class Awareness:
             thermal_state=governor.thermal_state(readings, limits),
             cognitive_mode=verdict.mode,
             reasons=verdict.reasons,
+            is_host_conserving=self._governor.mode is not Mode.FULL,
             is_host_exhausted=self._governor.mode is Mode.SURVIVAL,
             readings=readings,
             is_engine_up=is_engine_up,

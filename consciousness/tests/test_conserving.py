@@ -6,6 +6,7 @@ import pytest
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+from consciousness import engines
 from consciousness.tests.asking import ask, ask_streamed, assert_nothing_runs, chunks, hang_up
 from monitoring.awareness import awareness
 from monitoring.governor import GovernorState, Mode
@@ -32,6 +33,28 @@ def test_shorter_ones_are_left_alone(
 ) -> None:
     ask(as_alice, "Count to 9", max_tokens=100)
     assert stub.ledger[0].body["max_tokens"] == 100
+
+
+def test_an_engine_that_misses_a_probe_ends_nothing_of_it(
+    as_alice: APIClient,
+    as_bob: APIClient,
+    stub: StubEngine,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    conserving: None,
+) -> None:
+    settings.GOVERNOR_CONSERVE_MAX_TOKENS = 4
+    settings.ENGINE_SLOTS, settings.QUEUE_LIMIT = 2, 0
+    monkeypatch.setattr(awareness, "_ask_engine", lambda: False)
+    body = ask(as_alice, "Count to 9", max_tokens=100).json()
+    assert (body["response"], body["cognitive_mode"]) == ("1 2 3 4", "survival")
+    assert engines.slots_now() == {"default": 1}
+    stub.behave(Behaviour.HANG_MID_STREAM, after_tokens=1)
+    stream = ask_streamed(as_alice, "Count to 3")
+    next(chunks(stream))
+    assert ask(as_bob).json()["code"] == "queue_full"
+    hang_up(stream)
+    assert_nothing_runs(stub)
 
 
 @pytest.mark.parametrize(("slots", "together"), [(4, 2), (3, 1), (1, 1)])
