@@ -74,7 +74,11 @@ def run_if_due(job: Job, *, even_if_not_due: bool = False) -> int | None:
         return None
     holder = uuid.uuid4()
     if not JobLease.objects.acquire(
-        job.name, holder=holder, lease=job.lease, even_if_not_due=even_if_not_due
+        job.name,
+        holder=holder,
+        lease=job.lease,
+        interval=job.interval,
+        even_if_not_due=even_if_not_due,
     ):
         return None
     error = ""

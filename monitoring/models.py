@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -12,23 +12,35 @@ from django.db import connection, models
 from django.db.models import F, Q
 from django.utils import timezone
 
+# How far the clocks of two machines may be apart. What lies ahead by more than its term and this
+# was written by a clock that was wrong, and is not waited for.
+_CLOCKS_APART = timedelta(minutes=1)
+
 
 class JobLeaseQuerySet(models.QuerySet["JobLease"]):
     def acquire(
-        self, name: str, *, holder: uuid.UUID, lease: timedelta, even_if_not_due: bool = False
+        self,
+        name: str,
+        *,
+        holder: uuid.UUID,
+        lease: timedelta,
+        interval: timedelta,
+        even_if_not_due: bool = False,
     ) -> bool:
         """Take the job for `lease` if it is due and nobody holds it. One conditional UPDATE, so
         of two workers exactly one gets it; a killed holder's lease runs out by itself."""
         now = timezone.now()
         self.get_or_create(name=name, defaults={"due_at": now, "expires_at": now})
-        free = self.filter(name=name, expires_at__lte=now)
+        free = self.filter(_is_past("expires_at", now, term=lease), name=name)
         if not even_if_not_due:
-            free = free.filter(due_at__lte=now)
+            free = free.filter(_is_past("due_at", now, term=interval))
         return free.update(holder=holder, started_at=now, expires_at=now + lease) == 1
 
     def ran(self, name: str, age: timedelta) -> bool:
         """Whether a run of the job ended no longer than `age` ago."""
-        return self.filter(name=name, finished_at__gt=timezone.now() - age).exists()
+        now = timezone.now()
+        lately = self.filter(finished_at__gt=now - age, finished_at__lte=now + _CLOCKS_APART)
+        return lately.filter(name=name).exists()
 
     def release(self, name: str, *, holder: uuid.UUID, interval: timedelta, error: str) -> None:
         now = timezone.now()
@@ -36,6 +48,12 @@ class JobLeaseQuerySet(models.QuerySet["JobLease"]):
         if not error:
             ended["succeeded_at"] = now
         self.filter(name=name, holder=holder).update(**ended)
+
+
+def _is_past(moment: str, now: datetime, *, term: timedelta) -> Q:
+    """Of a moment that was written at most `term` before it. One that lies further ahead was so by
+    a clock that has been corrected since."""
+    return Q(**{f"{moment}__lte": now}) | Q(**{f"{moment}__gt": now + term + _CLOCKS_APART})
 
 
 class JobLease(models.Model):

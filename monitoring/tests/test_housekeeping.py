@@ -50,7 +50,9 @@ def test_jobs_that_are_not_due_run_only_now() -> None:
 
 def test_a_job_in_a_workers_hands_is_left_to_it() -> None:
     register("sweep", lambda: 3)
-    assert JobLease.objects.acquire("sweep", holder=uuid.uuid4(), lease=timedelta(minutes=1))
+    assert JobLease.objects.acquire(
+        "sweep", holder=uuid.uuid4(), lease=timedelta(minutes=1), interval=timedelta(minutes=1)
+    )
     assert housekeeping("--now") == "sweep: not due, or in a worker's hands\n"
 
 

@@ -68,7 +68,7 @@ def test_a_failed_run_is_told_and_leaves_the_last_success(
 def test_a_job_in_hand_is_not_overdue_and_one_of_a_killed_worker_is(
     sweep: Job, frozen_time: time_machine.Traveller
 ) -> None:
-    assert JobLease.objects.acquire("sweep", holder=uuid.uuid4(), lease=LEASE)
+    assert JobLease.objects.acquire("sweep", holder=uuid.uuid4(), lease=LEASE, interval=INTERVAL)
     frozen_time.shift(LEASE - timedelta(seconds=1))
     assert told("overdue_seconds") == 0
     frozen_time.shift(timedelta(seconds=1))

@@ -99,7 +99,7 @@ def test_a_failure_is_raised_and_noted_and_the_job_comes_round_again(
 @pytest.mark.django_db
 def test_the_lease_of_a_killed_worker_runs_out(frozen_time: time_machine.Traveller) -> None:
     killed = uuid.uuid4()
-    assert JobLease.objects.acquire("sweep", holder=killed, lease=LEASE)
+    assert JobLease.objects.acquire("sweep", holder=killed, lease=LEASE, interval=INTERVAL)
     frozen_time.shift(LEASE - timedelta(seconds=1))
     assert run_if_due(job(lambda: 1), even_if_not_due=True) is None
     frozen_time.shift(timedelta(seconds=1))
@@ -107,13 +107,40 @@ def test_the_lease_of_a_killed_worker_runs_out(frozen_time: time_machine.Travell
 
 
 @pytest.mark.django_db
+def test_after_a_clock_that_was_ahead_jobs_run_again_at_once(
+    frozen_time: time_machine.Traveller,
+) -> None:
+    idle = Job(name="idle", interval=INTERVAL, lease=LEASE, run=lambda: 0, is_needed=lambda: False)
+    ahead = timedelta(hours=6)
+    frozen_time.shift(ahead)
+    assert (run_if_due(job(lambda: 1)), run_if_due(idle)) == (1, 0)
+    assert JobLease.objects.acquire("killed", holder=uuid.uuid4(), lease=LEASE, interval=INTERVAL)
+    frozen_time.shift(-ahead)
+    assert (run_if_due(job(lambda: 1)), run_if_due(idle)) == (1, 0)
+    assert run_if_due(job(lambda: 1, name="killed")) == 1
+    assert run_if_due(job(lambda: 1)) is None
+
+
+@pytest.mark.django_db
+def test_a_clock_that_is_a_little_behind_takes_nothing_from_another_worker(
+    frozen_time: time_machine.Traveller,
+) -> None:
+    holder = uuid.uuid4()
+    assert JobLease.objects.acquire("sweep", holder=holder, lease=LEASE, interval=INTERVAL)
+    assert run_if_due(job(lambda: 1, name="ended")) == 1
+    frozen_time.shift(-timedelta(seconds=30))
+    assert run_if_due(job(lambda: 1)) is None
+    assert run_if_due(job(lambda: 1, name="ended")) is None
+
+
+@pytest.mark.django_db
 def test_a_worker_that_overran_its_lease_does_not_release_its_successors(
     frozen_time: time_machine.Traveller,
 ) -> None:
     slow, next_one = uuid.uuid4(), uuid.uuid4()
-    assert JobLease.objects.acquire("sweep", holder=slow, lease=LEASE)
+    assert JobLease.objects.acquire("sweep", holder=slow, lease=LEASE, interval=INTERVAL)
     frozen_time.shift(LEASE)
-    assert JobLease.objects.acquire("sweep", holder=next_one, lease=LEASE)
+    assert JobLease.objects.acquire("sweep", holder=next_one, lease=LEASE, interval=INTERVAL)
     JobLease.objects.release("sweep", holder=slow, interval=INTERVAL, error="TooLate")
     lease = JobLease.objects.get(name="sweep")
     assert lease.holder == next_one
