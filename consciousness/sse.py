@@ -177,16 +177,20 @@ class EventStream:
             self._outcome = "completed"
             yield self._writer.done(item)
         except (ServiceError, OperationalError, InterfaceError) as error:
-            self._outcome = "failed"
-            yield self._writer.error(_told(error))
+            yield self._failed(error)
         except CallerGone:
             return
         except Exception as error:  # too late for the 500 that it is
             log.exception("unhandled_error")
-            self._outcome = "failed"
-            yield self._writer.error(_told(error))
+            yield self._failed(error)
         finally:
             self._end()
+
+    def _failed(self, error: Exception) -> bytes:
+        """The error's event. The query is closed before: a client need not read what it is sent."""
+        self._outcome = "failed"
+        self._running.close()
+        return self._writer.error(_told(error))
 
 
 def _check_credential(is_live: Callable[[], bool]) -> None:

@@ -211,6 +211,31 @@ def test_a_revoked_credential_ends_its_open_streams(
     assert query.completion_tokens == stub.ledger[0].completion_tokens < 500
 
 
+@pytest.mark.parametrize("code", ["credential_revoked", "database_unavailable", "internal_error"])
+def test_a_stream_that_fails_runs_no_more_when_its_error_is_written(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """Its client may have stopped reading."""
+    errors = {
+        "credential_revoked": sse.CredentialRevoked(),
+        "database_unavailable": OperationalError(),
+        "internal_error": RuntimeError(),
+    }
+
+    def fail(_is_live: object) -> None:
+        raise errors[code]
+
+    stub.behave(Behaviour.HANG_MID_STREAM, after_tokens=1)
+    response = ask_streamed(as_alice, "Count to 500")
+    stream = chunks(response)
+    next(stream)
+    monkeypatch.setattr(sse, "RECHECK_S", 0.0)
+    monkeypatch.setattr(sse, "_check_credential", fail)
+    assert event_of(next(stream))[1]["code"] == code
+    assert_nothing_runs(stub)
+    assert Query.objects.get().status == Status.CANCELLED
+
+
 def test_a_live_credential_is_asked_for_again_and_the_stream_goes_on(
     as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
