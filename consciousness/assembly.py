@@ -39,7 +39,8 @@ class Assembly:
 
     @property
     def has_begun(self) -> bool:
-        return bool(self._texts or self._extras)
+        """Whether a chunk was passed on: an end without a word is one, too."""
+        return bool(self._texts or self._extras or self._finish_reasons)
 
     @property
     def text(self) -> str:

@@ -14,9 +14,12 @@ from consciousness.admission import Candidate, admission, gate
 from consciousness.engine_errors import EngineGone, EngineLoading, EngineUnavailable
 from consciousness.models import Query, UsageDay
 from consciousness.tests.asking import ask, ask_streamed, assert_nothing_runs, chunks, event_of
+from consciousness.tests.openai_asking import chat
 from consciousness.tests.several import Several, ask_one, known
 from tests.metrics import value_of
 from tests.stub_engine import Behaviour, StubEngine
+from tests.stub_engine.behaviours import PLAYS, Script
+from tests.stub_engine.exchange import Exchange, ExchangeEnded
 
 
 @pytest.fixture
@@ -76,6 +79,22 @@ def test_after_the_first_byte_nobody_else_goes_on(
     assert (response.status_code, response.json()["code"]) == (502, "engine_bad_reply")
     assert spare.ledger == []
     assert UsageDay.objects.get(user=alice).completion_tokens == 2
+
+
+def test_after_an_end_without_a_word_nobody_else_goes_on_either(
+    as_alice: APIClient, stub: StubEngine, spare: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play_end_and_die(exchange: Exchange, _script: Script) -> None:
+        exchange.send_head(200, "text/event-stream")
+        exchange.send_chunk(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n')
+        raise ExchangeEnded
+
+    monkeypatch.setitem(PLAYS, Behaviour.DIE_MID_STREAM, play_end_and_die)
+    stub.behave(Behaviour.DIE_MID_STREAM)
+    *_, end, error = list(chunks(chat(as_alice, stream=True)))
+    assert b'"finish_reason":"stop"' in end
+    assert b'"code":"engine_bad_reply"' in error
+    assert spare.ledger == []
 
 
 def test_what_is_the_callers_own_fault_is_nobody_elses_business(
