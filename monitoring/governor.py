@@ -31,6 +31,9 @@ _SEVERITY = {Mode.FULL: 0, Mode.CONSERVING: 1, Mode.SURVIVAL: 2}
 # How long a worse (or better) picture must last before the mode follows it.
 WORSEN_AFTER_S = 5.0
 RECOVER_AFTER_S = 15.0
+# Readings are taken when somebody asks, be it Prometheus every 15 s: those further apart tell
+# nothing of the time between them.
+UNSEEN_AFTER_S = 30.0
 # The way back is wider: below the threshold by this many percent points or degrees.
 RECOVERY_MARGIN = 5.0
 
@@ -40,12 +43,13 @@ class GovernorState:
     """The mode in force, and why.
 
     `since_s` tells of each mode that the picture now reaches or passes, since when (monotonic
-    seconds) it has done so without a break.
+    seconds) it has done so without a break; `read_at_s`, when somebody last looked.
     """
 
     mode: Mode = Mode.FULL
     reasons: tuple[str, ...] = ()
     since_s: Mapping[Mode, float] = field(default_factory=dict)
+    read_at_s: float | None = None
 
 
 def decide(
@@ -66,7 +70,7 @@ def decide(
         reasons = ()
     elif _rank(picture) < _rank(mode):  # on the way back, or inside the margin of it
         reasons = state.reasons if _rank(eased) < _rank(mode) else eased_reasons
-    return GovernorState(mode=mode, reasons=reasons, since_s=since_s)
+    return GovernorState(mode=mode, reasons=reasons, since_s=since_s, read_at_s=now_s)
 
 
 def _follow(
@@ -79,7 +83,7 @@ def _follow(
     """
     here = _rank(state.mode)
     since_s = {
-        mode: state.since_s.get(mode, now_s)
+        mode: _begun_s(state, mode, now_s=now_s)
         for mode in Mode
         if here < _rank(mode) <= _rank(picture) or _rank(eased) <= _rank(mode) < here
     }
@@ -91,6 +95,18 @@ def _follow(
         new = mode
         del since_s[mode]
     return new, since_s
+
+
+def _begun_s(state: GovernorState, mode: Mode, *, now_s: float) -> float:
+    """Since when the picture is as good or bad as `mode`.
+
+    Where nobody looked for long, what is worse begins now. What is better is taken to have begun
+    when somebody last looked: a host that recovered meanwhile does not refuse its first caller.
+    """
+    seen_s = now_s if state.read_at_s is None else state.read_at_s
+    if now_s - seen_s <= UNSEEN_AFTER_S:
+        return state.since_s.get(mode, now_s)
+    return now_s if _rank(mode) > _rank(state.mode) else state.since_s.get(mode, seen_s)
 
 
 def _rank(mode: Mode) -> int:

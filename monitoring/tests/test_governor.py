@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from monitoring.governor import (
     RECOVER_AFTER_S,
     RECOVERY_MARGIN,
+    UNSEEN_AFTER_S,
     WORSEN_AFTER_S,
     GovernorState,
     Mode,
@@ -67,6 +68,20 @@ def test_each_reading_conserves_at_its_threshold_and_not_below(name: str) -> Non
 def test_cpu_alone_never_goes_beyond_conserving() -> None:
     steps = [(float(second), some(cpu_percent=100.0)) for second in range(0, 7200, 10)]
     assert drive(settled(FULL), *steps)[1:] == [CONSERVING] * (len(steps) - 1)
+
+
+def test_a_worse_picture_does_not_last_while_nobody_looks() -> None:
+    steps = [(0.0, DIRE), (3600.0, DIRE), (3600.0 + WORSEN_AFTER_S, DIRE)]
+    assert drive(settled(FULL), *steps) == [FULL, FULL, SURVIVAL]
+    steps = [(0.0, DIRE), (UNSEEN_AFTER_S, DIRE)]
+    assert drive(settled(FULL), *steps) == [FULL, SURVIVAL]
+
+
+def test_a_host_that_recovered_while_nobody_looked_refuses_nobody() -> None:
+    mild = some(memory_percent=87.0)
+    for better, mode in ((GOOD, FULL), (mild, CONSERVING)):
+        steps = [(0.0, DIRE), (UNSEEN_AFTER_S + 0.1, better)]
+        assert drive(settled(SURVIVAL), *steps) == [SURVIVAL, mode]
 
 
 def test_the_way_back_is_longer() -> None:
