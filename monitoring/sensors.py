@@ -19,6 +19,18 @@ import psutil
 from django.conf import settings
 
 _CGROUP = Path("/sys/fs/cgroup")
+# Linux's names of the chips that measure the processor. Others say what is no harm to it: of a
+# graphics card 95 °C is normal, and a mainboard's input without a sensor may read 127 °C.
+_CPU_CHIPS = (
+    "coretemp",
+    "k10temp",
+    "k8temp",
+    "zenpower",
+    "via_cputemp",
+    "x86_pkg_temp",
+    "cpu",  # cpu_thermal, cpu-thermal, cpu0-thermal …
+    "soc",  # soc_thermal, soc-thermal …
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +156,8 @@ def disk_use(folder: Path) -> tuple[float | None, int | None]:
 
 
 def _temperature_c() -> float | None:
-    """The hottest plausible sensor; None where there is none, as in most virtual machines."""
+    """The processor's hottest plausible sensor, where it has none that of anything; None where
+    there is none at all, as in most virtual machines."""
     read = getattr(psutil, "sensors_temperatures", None)
     if read is None:
         return None
@@ -152,9 +165,15 @@ def _temperature_c() -> float | None:
         chips = read()
     except (OSError, psutil.Error):
         return None
-    values = [entry.current for entries in chips.values() for entry in entries]
-    plausible = [float(value) for value in values if value is not None and 0 < value < 150]
-    return max(plausible, default=None)
+    everything: list[float] = []
+    of_cpu: list[float] = []
+    for name, entries in chips.items():
+        values = [entry.current for entry in entries]
+        plausible = [float(value) for value in values if value is not None and 0 < value < 150]
+        everything += plausible
+        if name.startswith(_CPU_CHIPS):
+            of_cpu += plausible
+    return max(of_cpu or everything, default=None)
 
 
 @functools.lru_cache(maxsize=1)

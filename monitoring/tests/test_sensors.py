@@ -164,6 +164,20 @@ def test_the_hottest_plausible_temperature_counts(monkeypatch: pytest.MonkeyPatc
     assert temperatures_are(monkeypatch) is None
 
 
+@pytest.mark.parametrize("name", ["coretemp", "k10temp", "cpu_thermal", "soc-thermal"])
+def test_what_else_is_hot_does_not_count_beside_the_processor(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def read(processor: float) -> float | None:
+        hot = {"amdgpu": 96.0, name: processor, "nct6775": 127.0}
+        chips = {chip: [SimpleNamespace(current=value)] for chip, value in hot.items()}
+        monkeypatch.setattr(psutil, "sensors_temperatures", lambda: chips)
+        return HostSensors().read().temp_c
+
+    assert read(45.0) == 45.0
+    assert read(0.0) == 127.0
+
+
 def test_a_platform_without_temperatures_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(psutil, "sensors_temperatures")
     assert HostSensors().read().temp_c is None
