@@ -37,12 +37,17 @@ SCRIPT = (Path(__file__).parent / "line.lua").read_text(encoding="utf-8")
 # 64 waiting ones cost Redis a few hundred short scripts a second.
 _FIRST_FEW = 4
 _POLL_S, _SLOWEST_POLL_S = 0.02, 0.25
+_PAID_AT_ONCE = 500  # ids; Lua takes some thousands of arguments
 
 log = structlog.get_logger(__name__)
 
 
 class LineAway(Exception):
     """Redis does not answer, or was left alone for it did not a moment ago."""
+
+
+class LineBroke(LineAway):
+    """It did not answer what it was sent, and may still come to read it."""
 
 
 class Breaker:
@@ -105,8 +110,7 @@ class SharedLine:
         waited_us = int(waited_s * SECOND_US)
         try:
             reply = self._run("enter", request, waited_us, limit, waiting_share(limit), *candidates)
-        except LineAway:
-            # A Redis that hung may still come to read what it was sent.
+        except LineBroke:  # of what was never sent nothing is owed
             self._owe(request.id)
             raise
         return _standing(reply)
@@ -141,19 +145,26 @@ class SharedLine:
             self._owed[key] = time.monotonic() + self._terms.lease_s
 
     def _pay(self, request: Request) -> None:
-        with self._owed_lock:
-            owed, self._owed = self._owed, {}
-        now = time.monotonic()
-        if keys := [key for key, until_s in owed.items() if until_s > now]:
+        while owed := self._take_owed():
+            first, *others = owed
             try:
-                self._call("leave", keys[0], request.caller, *keys[1:])
-            except LineAway:
+                self._call("leave", first, request.caller, *others)
+            except LineBroke as error:
                 with self._owed_lock:
                     self._owed |= owed
-                raise
+                raise LineAway from error
+
+    def _take_owed(self) -> dict[str, float]:
+        """Some of what has not expired; of what has, nothing is kept."""
+        now = time.monotonic()
+        with self._owed_lock:
+            left = [(key, until_s) for key, until_s in self._owed.items() if until_s > now]
+            self._owed = dict(left[_PAID_AT_ONCE:])
+        return dict(left[:_PAID_AT_ONCE])
 
     def _run(self, operation: str, request: Request | None, *more: Any) -> Any:
-        """One step of the script, after the giving back of what is owed. Raises LineAway."""
+        """One step of the script, after the giving back of what is owed. Raises LineAway, and
+        LineBroke where this step was sent."""
         if not self._breaker.permits():
             raise LineAway
         key, caller = (request.id, request.caller) if request else ("", "")
@@ -171,7 +182,7 @@ class SharedLine:
             reply = self._script(keys=_KEYS, args=arguments, client=client)
         except (RedisError, ConnectionInterrupted, OSError) as error:
             self._breaker.note_failure(error)
-            raise LineAway from error
+            raise LineBroke from error
         self._breaker.note_success()
         return reply
 

@@ -229,8 +229,8 @@ def test_what_is_owed_is_kept_until_redis_takes_it(
         try:
             holders[0].end()
             pause_is_over(admission)
-            take(admission)  # tries to give it back, in vain
-            assert len(admission._shared._owed) == 2
+            take(admission)  # tries to give it back, in vain, and asks for nothing
+            assert len(admission._shared._owed) == 1
         finally:
             server.resume()
         pause_is_over(admission)
@@ -255,6 +255,27 @@ def test_what_has_expired_meanwhile_is_owed_no_longer(
     asked.clear()
     take(admission)
     assert asked == ["enter", "leave"]
+
+
+def test_what_was_never_sent_is_not_owed(
+    admission: Admission, use_redis: Callable[[str], None]
+) -> None:
+    use_redis(f"redis://127.0.0.1:{find_free_port()}/0")
+    for _ in range(50):
+        take(admission)
+    assert len(admission._shared._owed) == 1
+
+
+def test_much_is_given_back_in_parts(
+    admission: Admission, server: RedisServer, asked: list[str]
+) -> None:
+    """More than Lua takes at once."""
+    for number in range(9_000):
+        admission._shared._owe(f"{number:032x}")
+    take(admission)
+    assert asked == ["leave"] * 18 + ["enter", "leave"]
+    assert admission._shared.is_answering
+    assert admission._shared._owed == {}
 
 
 @pytest.fixture
