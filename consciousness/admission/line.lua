@@ -14,6 +14,7 @@ local TICKETS, LEASES, ALIVE, PLACES, SEEN, BOOK = unpack(KEYS)
 local operation, id, caller = ARGV[1], ARGV[5], ARGV[6]
 local lease_us, ticket_us, seen_us = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local SMOOTHING = 0.2
+local KEPT_MS = 24 * 3600 * 1000 -- callers' ids are not kept for ever where nobody asks any more
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -307,4 +308,8 @@ function operations.count()
   return {redis.call('HLEN', LEASES), redis.call('HLEN', TICKETS)}
 end
 
-return operations[operation]()
+local reply = operations[operation]()
+for _, key in ipairs(KEYS) do
+  redis.call('PEXPIRE', key, KEPT_MS)
+end
+return reply

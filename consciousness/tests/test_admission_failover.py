@@ -337,6 +337,16 @@ def test_a_redis_that_refuses_us_is_as_good_as_none(
     assert warning["error"] == "OutOfMemoryError"
 
 
+def test_everything_in_redis_ends(admission: Admission, server: RedisServer) -> None:
+    """Also where nobody asks any more: there are ids of people in it."""
+    holders = holding(admission, "x", "y")
+    waiting = queued(admission, "a")
+    with ended(holders, waiting), redis.Redis.from_url(server.admin_url) as client:
+        left_s = {key: client.ttl(key) for key in client.keys("*")}
+        assert len(left_s) == 6
+        assert all(0 < seconds <= 86_400 for seconds in left_s.values())
+
+
 def test_a_script_that_redis_forgot_is_loaded_again(
     admission: Admission, server: RedisServer, logs: LogCapture
 ) -> None:
