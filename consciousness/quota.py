@@ -35,24 +35,26 @@ class QuotaRefusal(ServiceError):
 
     status = 429
 
-    def __init__(self, detail: str, standing: Standing, *, retry_after_s: int) -> None:
+    def __init__(self, detail: str, standing: Standing, *, retry_after_s: int | None) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
         self.standing = standing
 
 
 class QuotaExhausted(QuotaRefusal):
-    """Until midnight."""
+    """Until midnight; for good where it asks for more than a whole day's."""
 
     code = "insufficient_quota"
     default_detail = "The daily token quota does not suffice for this request."
 
     def __init__(self, standing: Standing, *, wanted: int) -> None:
         left = standing.remaining + standing.reserved
+        fits_some_day = wanted <= standing.limit
+        when = "until midnight UTC" if fits_some_day else "and it fits into no day's"
         super().__init__(
             f"{self.default_detail} It may take {wanted} tokens with the prompt;"
-            f" {left} of {standing.limit} are left until midnight UTC.",
+            f" {left} of {standing.limit} are left {when}.",
             standing,
-            retry_after_s=standing.reset_s,
+            retry_after_s=standing.reset_s if fits_some_day else None,
         )
 
     @property

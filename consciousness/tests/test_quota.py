@@ -97,14 +97,19 @@ def refusals() -> float:
     return value_of("sovereigncore_quota_refusals_total") or 0.0
 
 
+def used(user: User, tokens: int) -> None:
+    UsageDay.objects.create(user=user, day=timezone.now().date(), prompt_tokens=tokens)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_refusal_tells_the_rest_too(
-    as_alice: APIClient, stub: StubEngine, settings: Settings, *, stream: bool
+    as_alice: APIClient, alice: User, stub: StubEngine, settings: Settings, *, stream: bool
 ) -> None:
     settings.DAILY_TOKEN_QUOTA = 1000
-    refused = ask(as_alice, "Count to 3", max_tokens=950, stream=stream)
+    used(alice, 400)
+    refused = ask(as_alice, "Count to 3", max_tokens=700, stream=stream)
     assert refused.status_code == 429
-    assert (told(refused, "limit"), told(refused, "remaining")) == (1000, 1000)
+    assert (told(refused, "limit"), told(refused, "remaining")) == (1000, 600)
     assert refused["x-ratelimit-reset-tokens"] == f"{refused['Retry-After']}s"
 
 
@@ -112,17 +117,30 @@ def test_what_exceeds_the_rest_is_refused_before_any_work(
     as_alice: APIClient, alice: User, stub: StubEngine, settings: Settings
 ) -> None:
     settings.DAILY_TOKEN_QUOTA = 1000
+    used(alice, 400)
     before = refusals()
-    response = ask(as_alice, "Count to 3", max_tokens=950)
+    response = ask(as_alice, "Count to 3", max_tokens=700)
     assert (response.status_code, response.json()["code"]) == (429, "insufficient_quota")
     assert response["x-should-retry"] == "false"
     assert 0 < int(response["Retry-After"]) <= 24 * 3600 + 1
-    assert "1000 of 1000 are left" in response.json()["detail"]
+    assert "600 of 1000 are left until midnight UTC" in response.json()["detail"]
     assert refusals() == before + 1
     assert stub.ledger == []
     assert not Query.objects.exists()
-    assert not UsageDay.objects.filter(user=alice).exists()
+    assert today(alice).reserved_tokens == 0
     assert ask(as_alice, "Count to 3", max_tokens=100).status_code == 200
+
+
+def test_what_exceeds_a_whole_day_is_not_told_to_come_back(
+    as_alice: APIClient, alice: User, stub: StubEngine, settings: Settings
+) -> None:
+    settings.DAILY_TOKEN_QUOTA = 1000
+    response = ask(as_alice, "Count to 3", max_tokens=1000)
+    assert (response.status_code, response.json()["code"]) == (429, "insufficient_quota")
+    assert response["x-should-retry"] == "false"
+    assert "Retry-After" not in response
+    assert "1000 of 1000 are left and it fits into no day's" in response.json()["detail"]
+    assert not UsageDay.objects.filter(user=alice).exists()
 
 
 def test_what_others_of_ones_own_have_set_aside_may_come_back_soon(

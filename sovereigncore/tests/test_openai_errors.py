@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from consciousness.models import Query
+from consciousness.models import Query, UsageDay
 from consciousness.tests.openai_asking import CHAT, COMPLETIONS, EMBEDDINGS, MODELS, error_of
 from sovereigncore.tests.test_strict_input import JSON, MALFORMED, NAUGHTY
 from tests.log_capture import LogCapture
@@ -127,9 +128,10 @@ def test_the_rate_limit(as_alice: APIClient, stub: StubEngine, settings: Setting
 
 
 def test_a_quota_that_is_used_up_says_that_trying_again_is_no_use(
-    as_alice: APIClient, stub: StubEngine, settings: Settings
+    as_alice: APIClient, alice: User, stub: StubEngine, settings: Settings
 ) -> None:
-    settings.DAILY_TOKEN_QUOTA = 10
+    settings.DAILY_TOKEN_QUOTA = 100_000
+    UsageDay.objects.create(user=alice, day=timezone.now().date(), prompt_tokens=100_000)
     response = as_alice.post(CHAT, BODIES[CHAT])
     refused(response, 429, "insufficient_quota", "insufficient_quota")
     assert response["x-should-retry"] == "false"
