@@ -32,7 +32,7 @@ import orjson
 import structlog
 from gunicorn import util
 from gunicorn.http import errors
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from sovereigncore import free_memory
 from sovereigncore.content_type import INCOMPLETE_BODY
@@ -89,9 +89,33 @@ class _Readers:
         ]
 
 
+class _Queue(PollableMethodQueue):  # type: ignore[misc]  # gunicorn has no types
+    """How threads wake the main loop; after that one's end it does nothing.
+
+    A thread that outlives it ends later. Stock gthread then writes its byte into whatever has the
+    descriptor by then, such as the connection to the database of another such thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.RLock()  # a signal's handler defers too, in whatever the thread does
+        self._is_closed = False
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            super().close()
+
+    def defer(self, callback: Callable[..., object], *args: object) -> None:
+        with self._lock:
+            if not self._is_closed:
+                super().defer(callback, *args)
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.method_queue = _Queue()
         self._readers = _Readers()
         self._free_memory = free_memory.GivingBack()
 

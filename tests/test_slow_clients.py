@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from pytest_django import Settings
 
 from sovereigncore import web_worker
-from sovereigncore.web_worker import _Readers
+from sovereigncore.web_worker import _Queue, _Readers
 from tests.platform import Platform, running_platform
 from tests.stub_engine import StubEngine
 
@@ -215,3 +216,23 @@ def test_where_threads_are_short_the_longest_waiting_goes_first(
 
 def test_worker_and_application_agree_on_the_largest_body(settings: Settings) -> None:
     assert settings.MAX_BODY_BYTES == web_worker.MAX_BODY_BYTES
+
+
+def test_a_thread_that_outlives_its_worker_writes_to_nobody() -> None:
+    queue = _Queue()
+    queue.init()
+    done: list[str] = []
+    queue.defer(done.append, "in time")
+    queue.run_callbacks(None)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        queue.close()
+        os.dup2(ours.fileno(), queue._write_fd)  # whoever asks next is given it by the kernel
+        try:
+            queue.defer(done.append, "too late")
+            theirs.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                theirs.recv(1)
+        finally:
+            os.close(queue._write_fd)
+    assert done == ["in time"]
