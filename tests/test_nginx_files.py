@@ -51,7 +51,8 @@ def test_nginx_lets_go_of_idle_connections_before_the_web_process_does() -> None
 
 
 def test_nginx_waits_longer_than_an_answer_takes() -> None:
-    longest_s = settings.QUEUE_TIMEOUT_S + settings.ENGINE_TOTAL_TIMEOUT_S
+    one_try_s = settings.QUEUE_TIMEOUT_S + settings.ENGINE_TOTAL_TIMEOUT_S
+    longest_s = settings.QUEUE_TIMEOUT_S + settings.ENGINE_FIRST_TOKEN_TIMEOUT_S + one_try_s
     assert _seconds("proxy.conf", "proxy_read_timeout") > longest_s
     assert _seconds("nginx.conf", "worker_shutdown_timeout") > longest_s
 
