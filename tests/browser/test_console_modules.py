@@ -153,7 +153,11 @@ def test_what_the_server_tells_of_an_answer_is_shown(run: Any) -> None:
         ),
         (
             {"status": 429, "code": "insufficient_quota", "retryAfterS": 40000},
-            "Your tokens for today are used up. More come at midnight UTC.",
+            "You have not enough tokens left for that today. More come at midnight UTC.",
+        ),
+        (
+            {"status": 429, "code": "insufficient_quota"},
+            "You have not enough tokens left for that today. A whole day's would not do either.",
         ),
         (
             {"status": 422, "errors": {"text": ["A fact has words."]}},

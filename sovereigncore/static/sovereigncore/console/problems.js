@@ -35,7 +35,7 @@ const WORDS = {
   invalid_grant: "Name or password is not right.",
   rate_limited: "That was too often in a short time.",
   too_many_waiting: "Several of your questions are waiting already.",
-  insufficient_quota: "Your tokens for today are used up. More come at midnight UTC.",
+  insufficient_quota: "You have not enough tokens left for that today.",
   quota_in_use: "The rest of your tokens for today is set aside for answers under way.",
   engine_busy: "The engine is busy.",
   queue_full: "The engine is busy: many others are waiting.",
@@ -65,8 +65,14 @@ export function wordsFor(problem) {
 /** The same, with when to try again where the server says so. */
 export function sentenceFor(problem) {
   const words = wordsFor(problem);
-  if (problem.code === "insufficient_quota" || problem.retryAfterS === null) return words;
+  if (problem.code === "insufficient_quota") return `${words} ${quotaHint(problem)}`;
+  if (problem.retryAfterS === null) return words;
   return `${words} Try again in ${spell(problem.retryAfterS)}.`;
+}
+
+function quotaHint(problem) {
+  const fitsSomeDay = problem.retryAfterS !== null;
+  return fitsSomeDay ? "More come at midnight UTC." : "A whole day's would not do either.";
 }
 
 /** `5 s`, `3 min`, `2 h`: rounded up, for earlier is too early. */
