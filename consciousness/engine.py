@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 import ssl
 import threading
 import time
@@ -48,8 +49,8 @@ _COUNTING: dict[str, dict[str, Any]] = {
     "llamacpp": {"timings_per_token": True, "return_progress": True},
     "vllm": {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
 }
-# By `owned_by`, those that, when told whose a prompt is, use it for nobody else.
-_KEEPING_APART = ("vllm",)
+_VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})")
+_SALTED_SINCE = (0, 11)  # of vLLM
 # By `owned_by`, those whose `created` is the moment at which they are asked.
 _TELL_THE_TIME = ("llamacpp", "vllm", "sglang")
 
@@ -145,6 +146,7 @@ class _Known:
 
     models: tuple[float, tuple[Model, ...]] = (float("-inf"), ())
     takes_tools: tuple[float, bool] = (float("-inf"), True)
+    takes_salt: tuple[float, bool] = (float("-inf"), False)
 
 
 class Engine:
@@ -235,7 +237,7 @@ class Engine:
             "stream_options": {"include_usage": True},
             **_COUNTING.get(model.owned_by, {}),
         }
-        if prompt.asker and model.owned_by in _KEEPING_APART:
+        if prompt.asker and self.keeps_people_apart(model):
             body["cache_salt"] = prompt.asker
         if body.get("logprobs") is True:
             # Without a number llama.cpp tells twenty, and with 0 no probability at all.
@@ -255,6 +257,25 @@ class Engine:
             max_tokens=prompt.max_tokens,
             choices=prompt.choices,
         )
+
+    def keeps_people_apart(self, model: Model) -> bool:
+        """Whether the server, told whose a prompt is, uses it for nobody else: vLLM does, and its
+        first versions that could refused where an older part of it was at work."""
+        if model.owned_by != "vllm":
+            return False
+        asked_at_s, known = self._known.takes_salt
+        if time.monotonic() - asked_at_s < _MODELS_FRESH_S:
+            return known
+        try:
+            _, told = self._ask("/version", timeout_s=_MODELS_TIMEOUT_S)
+        except httpx2.HTTPError:
+            return False
+        body = decoded(told)
+        version = body.get("version") if isinstance(body, dict) else None
+        found = _VERSION.match(version) if isinstance(version, str) else None
+        known = found is not None and (int(found[1]), int(found[2])) >= _SALTED_SINCE
+        self._known.takes_salt = (time.monotonic(), known)
+        return known
 
     def _embed(self, prompt: Prompt, *, model: Model, timeouts: Timeouts) -> Generation:
         """One chunk with all vectors; see engine_embedding."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any, Self
 
-from consciousness import engines, own_prompts, settlement
+from consciousness import engines, settlement
 from consciousness.admission import CallerGone, Candidate, Slot, admission
 from consciousness.asks import Answer
 from consciousness.assembly import Assembly
@@ -21,6 +21,7 @@ from consciousness.engine_generation import Generation
 from consciousness.engine_stream import Chunk, Usage
 from consciousness.engines import Choice
 from consciousness.models import Memory, Query, Status
+from consciousness.own_prompts import Reading
 from consciousness.prompting import Plan
 from consciousness.quota import Standing
 from consciousness.settlement import Outcome
@@ -55,7 +56,8 @@ class RunningQuery:
         self._started_s = time.monotonic()
         self._assembly = Assembly()
         self._generations: list[Generation] = []
-        self._model = self._engine = ""
+        self._model = ""
+        self._reading: Reading
         self._usage = Usage(is_estimated=False)
         self._events: Events
 
@@ -192,11 +194,19 @@ class RunningQuery:
         return self._is_abandoned()
 
     def _generate(self, choice: Choice, slot: Slot) -> Iterator[Chunk | None]:
-        self._model, self._engine = choice.model.id, choice.name
+        self._model = choice.model.id
         self._plan.fit(choice.model)
         is_answered = is_noted = False
         while not is_answered:
-            generation = choice.engine.generate(self._plan.prompt, model=choice.model)
+            prompt = self._plan.prompt
+            self._reading = Reading(
+                prompt,
+                user_id=self._accepted.user_id,
+                engine=choice.name,
+                model=choice.model.id,
+                is_apart=choice.engine.keeps_people_apart(choice.model),
+            )
+            generation = choice.engine.generate(prompt, model=choice.model)
             self._generations.append(generation)
             try:
                 if not is_noted:
@@ -225,6 +235,7 @@ class RunningQuery:
                 if not self._assembly.has_begun and generation.first_token_after_s is not None:
                     metrics.TIME_TO_FIRST_TOKEN.observe(generation.first_token_after_s)
                     engines.note_first_token(choice, after_s=generation.first_token_after_s)
+                    self._reading.note_read()
                 self._assembly.add(chunk)
             yield chunk
 
@@ -235,18 +246,10 @@ class RunningQuery:
         total = Usage(is_estimated=False)
         for generation in self._generations:
             total = total.plus(generation.usage)
-        return replace(total, cached_tokens=self._cached_tokens())
-
-    def _cached_tokens(self) -> int | None:
-        if not self._assembly.has_begun or not self._generations:
-            return None
-        return own_prompts.cached_tokens(
-            self._generations[-1].usage,
-            self._plan.prompt,
-            user_id=self._accepted.user_id,
-            engine=self._engine,
-            model=self._model,
-        )
+        if self._generations:
+            known = self._reading.cached_tokens(self._generations[-1].usage)
+            total = replace(total, cached_tokens=known)
+        return total
 
     @property
     def _elapsed_ms(self) -> int:

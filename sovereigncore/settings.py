@@ -232,10 +232,12 @@ def _cache(prefix: str, *, entries: int) -> dict[str, object]:
             "LOCATION": prefix,
             "OPTIONS": {"MAX_ENTRIES": entries},
         }
+    backends = {
+        "ratelimit": "sovereigncore.ratelimit.FailoverRedisCache",
+        "prompts": "sovereigncore.ratelimit.ForgetfulRedisCache",
+    }
     return {
-        "BACKEND": "sovereigncore.ratelimit.FailoverRedisCache"
-        if prefix in ("ratelimit", "prompts")
-        else "django_prometheus.cache.backends.redis.RedisCache",
+        "BACKEND": backends.get(prefix, "django_prometheus.cache.backends.redis.RedisCache"),
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": f"sovereigncore:{prefix}",
         "OPTIONS": {

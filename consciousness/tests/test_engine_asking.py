@@ -51,13 +51,36 @@ def test_a_base_model_is_stopped_but_not_in_the_middle_of_json(
     assert sent(stub, prompt(**options), LLAMA).get("stop") == options.get("stop")
 
 
-def test_vllm_is_told_whose_prompt_it_is(stub: StubEngine, alice: User, bob: User) -> None:
-    """So that nobody's prompts are answered sooner for somebody else's."""
-    askers = [make_plan(user, Ask(prompt="x"), max_tokens=1).prompt for user in (alice, bob, alice)]
-    salts = [sent(stub, asked, OTHER)["cache_salt"] for asked in askers]
-    assert salts[0] == salts[2] != salts[1]
-    assert str(alice.pk) not in salts[0]
-    assert "cache_salt" not in sent(stub, askers[0], LLAMA)
+@pytest.mark.parametrize(
+    ("version", "is_told"),
+    [
+        *(("0.11.0", True), ("v0.12.1rc1.dev5+gabc", True), ("1.0", True)),
+        *(("0.10.2", False), ("dev", False), (None, False)),
+    ],
+)
+def test_vllm_is_told_whose_prompt_it_is(
+    alice: User, bob: User, version: str | None, is_told: bool
+) -> None:
+    """So that it reuses them for nobody else. Older ones may refuse to be told."""
+
+    def reply(request: RawRequest) -> bytes:
+        if request.line.startswith("GET /version "):
+            return json_reply({"version": version})
+        return json_reply({"error": {"message": "busy"}}, status="503 Service Unavailable")
+
+    with RawServer(reply) as server:
+        engine = Engine(url=server.url, api_key="")
+        for user in (alice, bob, alice):
+            asked = make_plan(user, Ask(prompt="x"), max_tokens=1).prompt
+            with pytest.raises(errors.EngineBusy):
+                list(engine.generate(asked, model=OTHER))
+        bodies = [json.loads(one.body) for one in server.requests if one.line.startswith("POST")]
+    salts = [body.get("cache_salt") for body in bodies]
+    if is_told:
+        assert salts[0] == salts[2] != salts[1]
+        assert str(alice.pk) not in salts[0]
+    else:
+        assert salts == [None] * 3
 
 
 TOOLS = {"tools": [{"type": "function", "function": {"name": "f"}}]}

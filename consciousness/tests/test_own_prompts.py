@@ -5,9 +5,11 @@ The stub says of each prompt that it knew all but the last message, whoever had 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
@@ -15,16 +17,19 @@ from consciousness.asks import Ask
 from consciousness.engine import Prompt
 from consciousness.engine_stream import Usage
 from consciousness.models import Query
-from consciousness.own_prompts import cached_tokens
+from consciousness.own_prompts import Reading
 from consciousness.services import start_query
 from consciousness.tests.asking import ask
 from consciousness.tests.openai_asking import chat, user
+from sovereigncore.ratelimit import FailoverRedisCache
+from tests.server_process import find_free_port
 from tests.stub_engine import Behaviour, StubEngine
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 FIRST = [SYSTEM, user("Count to 2")]
 SECOND = [*FIRST, {"role": "assistant", "content": "1 2"}, user("Count to 3")]
 THIRD = [*SECOND, {"role": "assistant", "content": "1 2 3"}, user("Count to 4")]
+KNOWN = Usage(prompt_tokens=3, cached_tokens=2, is_estimated=False)
 
 
 def cached(client: APIClient, messages: Any, **more: Any) -> int:
@@ -36,7 +41,7 @@ def cached(client: APIClient, messages: Any, **more: Any) -> int:
 
 def test_it_is_no_more_than_ones_own_prompt_before(as_alice: APIClient, stub: StubEngine) -> None:
     assert [cached(as_alice, messages) for messages in (FIRST, SECOND, THIRD)] == [0, 5, 10]
-    assert cached(as_alice, SECOND) == 7  # the stub knew no more of it
+    assert cached(as_alice, THIRD) == 13  # the stub knew no more of it
 
 
 def test_nobody_is_told_of_anybody_elses(
@@ -46,6 +51,18 @@ def test_nobody_is_told_of_anybody_elses(
     cached(as_alice, SECOND)
     assert cached(as_bob, SECOND) == 0
     assert cached(as_bob, THIRD) == 10
+
+
+def test_what_was_asked_in_between_may_be_what_the_engine_knew(
+    as_alice: APIClient, as_bob: APIClient, stub: StubEngine
+) -> None:
+    """She asks, waits until he has asked the like, and asks again to see how much it was like."""
+    cached(as_alice, FIRST)
+    cached(as_bob, FIRST)
+    assert cached(as_alice, SECOND) == 0
+    assert cached(as_alice, THIRD) == 10
+    cached(as_alice, [user("Count to 9")])  # nor may she have her own forgotten
+    assert cached(as_alice, THIRD) == 0
 
 
 @pytest.mark.parametrize(
@@ -70,16 +87,52 @@ def test_other_tools_make_another_prompt(as_alice: APIClient, stub: StubEngine) 
     assert cached(as_alice, SECOND, tools=[tool], tool_choice="none") == 0
 
 
-def test_another_engine_or_model_has_not_read_it() -> None:
+def reading(engine: str = "one", model: str = "gemma", *, is_apart: bool = False) -> Reading:
     prompt = Prompt(messages=(user("Count to 2"),), temperature=0, max_tokens=9)
-    usage = Usage(prompt_tokens=3, cached_tokens=2, is_estimated=False)
+    return Reading(prompt, user_id="alice", engine=engine, model=model, is_apart=is_apart)
 
-    def told(engine: str, model: str) -> int | None:
-        return cached_tokens(usage, prompt, user_id="alice", engine=engine, model=model)
 
-    assert told("one", "gemma") == 0
-    assert told("other", "gemma") == told("one", "qwen") == 0
-    assert told("one", "gemma") == 2
+def told(asked: Reading) -> int | None:
+    asked.note_read()
+    return asked.cached_tokens(KNOWN)
+
+
+def test_another_engine_or_model_has_not_read_it() -> None:
+    assert told(reading()) == 0
+    assert told(reading("other")) == told(reading(model="qwen")) == 0
+    assert told(reading()) == 0  # that model is on the same engine
+    assert told(reading()) == 2
+
+
+def test_one_that_is_asked_while_it_is_read_disturbs_too() -> None:
+    told(reading())
+    asked = reading()
+    reading()
+    assert told(asked) == 0
+
+
+def test_one_that_keeps_people_apart_may_tell_all() -> None:
+    assert told(reading(is_apart=True)) == 2
+
+
+def test_one_that_does_not_tell_or_count_is_not_guessed_at() -> None:
+    asked = reading()
+    asked.note_read()
+    assert asked.cached_tokens(replace(KNOWN, cached_tokens=None)) is None
+    assert asked.cached_tokens(replace(KNOWN, is_estimated=True)) is None
+
+
+def test_without_redis_nothing_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes' questions are not known."""
+    nowhere = f"redis://127.0.0.1:{find_free_port()}/0"
+    backend = {
+        "BACKEND": "sovereigncore.ratelimit.ForgetfulRedisCache",
+        "LOCATION": nowhere,
+        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 0.5},
+    }
+    settings.CACHES = {**settings.CACHES, "prompts": backend}
+    monkeypatch.setattr(FailoverRedisCache, "_paused_until", 0.0)
+    assert [told(reading()) for _ in range(3)] == [0, 0, 0]
 
 
 def test_a_prompt_that_was_not_read_to_its_end_was_not_read(
