@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from sovereigncore.api import ServiceError
 
@@ -27,6 +27,13 @@ class EngineError(ServiceError):
 
     is_engines_own: ClassVar[bool] = True  # another engine might do better
     is_fault: bool = True
+
+    def again(self) -> Self:
+        """The same, to be raised where this one is kept: whatever is raised holds on to all that
+        was going on, a caller's words among it."""
+        same = type(self).__new__(type(self), *self.args)
+        vars(same).update(vars(self))
+        return same
 
 
 class EngineUnavailable(EngineError):

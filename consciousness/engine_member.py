@@ -102,7 +102,7 @@ class Member:
         try:
             self.models = self.engine.models(fresh=True, timeout_s=timeout_s)
         except EngineError as error:
-            self.error = error
+            self.error = error.again()
             if error.is_fault:
                 self.breaker.record_silence(at_once=_is_unreachable(error))
         else:

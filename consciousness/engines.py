@@ -59,7 +59,7 @@ def choices(model: str = "") -> list[Choice]:
     wanted = wanted or _default_model(members)
     serving = [member for member in members if member.model(wanted)]
     if not serving:
-        if silent := [member for member in members if not member.models]:
+        if silent := [member for member in members if member.engine and not member.models]:
             raise _why_none(silent)  # it may be one of theirs
         raise ModelUnknown
     return [_choice(member, wanted) for member in _left_in(_ordered(serving))]
@@ -193,7 +193,8 @@ def _hear(members: Sequence[Member], wanted: str) -> None:
 
 
 def _why_none(members: Sequence[Member]) -> EngineError:
-    return members[0].error or EngineUnavailable()
+    error = members[0].error
+    return error.again() if error else EngineUnavailable()
 
 
 def _default_model(members: Sequence[Member]) -> str:

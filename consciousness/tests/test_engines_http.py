@@ -324,6 +324,27 @@ def test_while_an_engine_has_never_answered_no_model_is_unknown(
     assert ask(as_alice, model="llama").status_code == 422  # it has said what it serves
 
 
+def test_an_engine_that_cannot_be_used_makes_no_model_possible(
+    as_alice: APIClient, stub: StubEngine, several: Several
+) -> None:
+    several.add("gpu", stub, sealed_api_key=b"sealed with another SECRET_KEY")
+    response = ask(as_alice, model="llama")
+    assert (response.status_code, response.json()["code"]) == (422, "model_not_found")
+
+
+def test_an_engines_failure_keeps_none_of_the_requests_that_it_answers(
+    as_alice: APIClient, stub: StubEngine, second: StubEngine, several: Several
+) -> None:
+    second.stop()
+    several.add("gpu", second)
+    for _ in range(2):
+        assert ask(as_alice, model="llama").json()["code"] == "engine_unavailable"
+    kept = known("gpu").error
+    assert isinstance(kept, errors.EngineUnavailable)
+    assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)
+    assert kept.is_unreachable
+
+
 # --- metrics -------------------------------------------------------------------------------
 
 
