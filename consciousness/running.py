@@ -153,7 +153,7 @@ class RunningQuery:
             with self._slot(left) as slot:
                 choice = next(choice for choice in left if choice.name == slot.engine)
                 left.remove(choice)
-                may_try_again = bool(attempts_left and left)
+                may_try_again = bool(attempts_left) and any(map(engines.is_in_rotation, left))
                 if (yield from self._is_answered_by(choice, slot, may_try_again=may_try_again)):
                     return
 
@@ -178,14 +178,14 @@ class RunningQuery:
         )
 
     def _candidates(self, left: list[Choice]) -> list[Candidate]:
-        """Those of the lowest priority. What has gone out of rotation is no longer `left`, unless
-        all have: then whoever asks gets their own error."""
-        left[:] = [choice for choice in left if engines.is_in_rotation(choice)] or left
+        """Those of the lowest priority that are in rotation now. Where none is, all count: then
+        whoever asks gets their own error."""
+        there = [choice for choice in left if engines.is_in_rotation(choice)] or left
         halved = self._state.is_host_conserving
-        best = min(choice.priority for choice in left)
+        best = min(choice.priority for choice in there)
         return [
             Candidate(name=choice.name, capacity=engines.usable(choice.slots, is_halved=halved))
-            for choice in left
+            for choice in there
             if choice.priority == best
         ]
 

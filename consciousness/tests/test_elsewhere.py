@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -168,6 +169,49 @@ def test_who_waits_for_one_that_is_out_goes_elsewhere(
         assert ask(as_alice, "Count to 3").json()["response"] == "1 2 3"
     assert Query.objects.get().engine == "default"
     assert (second.ledger, len(stub.ledger), to_do) == ([], 1, [])
+
+
+def test_who_waits_gets_a_slot_of_one_that_was_out_for_a_moment(
+    as_alice: APIClient,
+    stub: StubEngine,
+    second: StubEngine,
+    several: Several,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+) -> None:
+    monkeypatch.setattr(engines.roster._watch, "start", lambda: None)
+    monkeypatch.setattr(gate, "_CHOOSE_AGAIN_S", 0)
+    monkeypatch.setattr(gate, "_LOOK_UP_S", 0.01)
+    settings.ENGINE_SLOTS, settings.QUEUE_TIMEOUT_S = 1, 0.5
+    several.add("gpu", second, slots=1)
+    known("default").error = EngineLoading()  # so "gpu" comes first
+    of_default, of_gpu = (
+        [Candidate(name="default", capacity=1)],
+        [Candidate(name="gpu", capacity=1)],
+    )
+    with (
+        admission.slot(caller="x", candidates=lambda: of_default, is_abandoned=bool),
+        ExitStack() as taken,
+    ):
+        taken.enter_context(
+            admission.slot(caller="y", candidates=lambda: of_gpu, is_abandoned=bool)
+        )
+        to_do = [
+            lambda: known("gpu").note_failure(EngineUnavailable(is_unreachable=True)),
+            lambda: known("gpu").ask(),
+            taken.close,
+        ]
+        wait = gate._Waiter.wait
+
+        def wait_after_a_deed(*terms: Any, **more: Any) -> None:
+            if to_do:
+                to_do.pop(0)()
+            wait(*terms, **more)
+
+        monkeypatch.setattr(gate._Waiter, "wait", wait_after_a_deed)
+        assert ask(as_alice, "Count to 3").json()["response"] == "1 2 3"
+    assert Query.objects.get().engine == "gpu"
+    assert (len(second.ledger), stub.ledger, to_do) == (1, [], [])
 
 
 @pytest.mark.parametrize("deed", ["remove", "change"])
