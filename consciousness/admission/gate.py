@@ -30,6 +30,7 @@ from monitoring import metrics
 
 _LOOK_UP_S = 0.25  # how often a waiting caller is checked for still being there
 _CHOOSE_AGAIN_S = 1.0  # how often the engines that it waits for are
+_NO_LIMIT = 1_000_000_000  # more than anybody can wait
 _REFUSALS = {
     Verdict.QUEUE_FULL: QueueFull,
     Verdict.TOO_MANY_WAITING: TooManyWaiting,
@@ -81,8 +82,12 @@ class _Waiter:
         is_newcomer = self._request.id == ""
         # A new name each time: what is left of an older one may still be given back.
         request = replace(self._request, id=uuid.uuid4().hex)
+        # Who had a place and stands nowhere is not refused, whoever has taken it meanwhile.
+        was_let_in = self._line is None and not is_newcomer
         standing = line.enter(
-            request, waited_s=0 if is_newcomer else self.waited_s, limit=settings.QUEUE_LIMIT
+            request,
+            waited_s=0 if is_newcomer else self.waited_s,
+            limit=_NO_LIMIT if was_let_in else settings.QUEUE_LIMIT,
         )
         if standing.verdict not in _REFUSALS:
             self.leave()

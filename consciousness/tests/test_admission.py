@@ -397,6 +397,35 @@ def test_a_caller_whose_share_of_the_line_is_full_changes_lines_too(
         assert waiting[0].engine == "idle"
 
 
+def test_who_changes_lines_is_let_in_whoever_has_taken_the_place(
+    admission: Admission, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_CHOOSE_AGAIN_S", 0.01)
+    settings.QUEUE_LIMIT = 1
+    gone, other = Candidate(name="gone", capacity=1), Candidate(name="other", capacity=1)
+    order: list[str] = []
+    holders = holding(admission, "x", candidates=(gone,))
+    holders += holding(admission, "y", candidates=(other,))
+    early = queued(admission, "a", order=order, candidates=(gone,))
+    late: list[Asker] = []
+    leave = gate._Waiter.leave
+
+    def leave_and_somebody_comes(waiter: gate._Waiter) -> None:
+        leave(waiter)
+        if waiter._request.caller == "a" and not late:
+            late.extend(queued(admission, "b", order=order, candidates=(other,)))
+
+    monkeypatch.setattr(gate._Waiter, "leave", leave_and_somebody_comes)
+    with ended(holders, early, late):
+        early[0].candidates = (other,)
+        wait_until(lambda: counts(admission) == (2, 2) or not early[0].is_alive())
+        with pytest.raises(QueueFull):
+            ask(admission, candidates=(other,))
+        holders[1].end()
+        assert early[0].has_slot.wait(TIMEOUT_S), early[0].error
+        assert order == ["a1"]
+
+
 def test_halved_capacity_lets_no_new_one_in_before_enough_have_gone(
     admission: Admission, settings: Settings
 ) -> None:
