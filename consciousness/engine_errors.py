@@ -167,17 +167,21 @@ def _is_unsupported(status: int, words: str) -> bool:
     return status == 501 or any(word in words for word in known)
 
 
-def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError:
-    """The error for an engine's HTTP status (or error event), decoded JSON body and Retry-After."""
-    error = body.get("error") if isinstance(body, dict) else None
-    words = ""
+def _words(body: Any) -> str:
+    if not isinstance(body, dict):
+        return ""
+    # Older vLLM has all of it at the top.
+    error = body if body.get("object") == "error" else body.get("error")
     if isinstance(error, dict):
         parts = (error.get("type"), error.get("code"), error.get("message"))
         # Text only: writing out what else may be in there, however deeply nested, can fail.
-        words = " ".join(part for part in parts if isinstance(part, str))
-    elif isinstance(error, str):
-        words = error
-    words = words.lower()[:500]
+        return " ".join(part for part in parts if isinstance(part, str))
+    return error if isinstance(error, str) else ""
+
+
+def from_status(status: int, body: Any, *, retry_after: str = "") -> EngineError:
+    """The error for an engine's HTTP status (or error event), decoded JSON body and Retry-After."""
+    words = _words(body).lower()[:500]
     if status in (401, 403):
         return EngineMisconfigured()
     # llama.cpp: exceed_context_size_error, and its own words where a text is to be embedded; OpenAI

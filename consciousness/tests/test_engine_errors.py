@@ -19,6 +19,16 @@ from tests.stub_engine import CANARY_SECRET
         (400, {"error": {"type": "exceed_context_size_error"}}, errors.PromptTooLong),
         (400, {"error": {"code": "context_length_exceeded"}}, errors.PromptTooLong),
         (400, {"error": {"message": "maximum context length is 8192"}}, errors.PromptTooLong),
+        (
+            400,
+            {"object": "error", "message": "maximum context length is 8", "code": 400},
+            errors.PromptTooLong,
+        ),
+        (
+            400,
+            {"object": "error", "message": "not supported", "code": 400},
+            errors.UnsupportedByEngine,
+        ),
         (413, {"error": "exceeds the context window"}, errors.PromptTooLong),
         (500, {"error": {"message": "Context size has been exceeded."}}, errors.PromptTooLong),
         (500, {"error": {"message": "context shift failed"}}, errors.EngineBadReply),
