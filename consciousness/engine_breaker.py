@@ -67,9 +67,11 @@ class Breaker:
                 self._close(failed_requests=_UNPROVED)
 
     def record_success(self) -> None:
-        """Of a request, to its end."""
+        """Of a request, to its end. While it is open that began before, most likely, and proves no
+        more than a first token."""
         with self._lock:
-            self._close(failed_requests=0)
+            is_old = self._circuit is Circuit.OPEN
+            self._close(failed_requests=_UNPROVED if is_old else 0)
 
     def record_failure(self, *, at_once: bool = False) -> None:
         """Of a request. `at_once`: one such failure is enough."""

@@ -246,3 +246,10 @@ def test_what_succeeds_while_it_is_open_closes_it(breaker: Breaker) -> None:
     assert state(breaker) == Circuit.OPEN
     breaker.record_success()
     assert state(breaker) == Circuit.CLOSED
+
+
+def test_an_answer_that_began_before_it_opened_proves_nothing_yet(breaker: Breaker) -> None:
+    breaker.record_failure(at_once=True)
+    breaker.record_success()
+    breaker.record_failure()
+    assert state(breaker) == Circuit.OPEN
