@@ -310,6 +310,7 @@ end
 
 local reply = operations[operation]()
 for _, key in ipairs(KEYS) do
-  redis.call('PEXPIRE', key, KEPT_MS)
+  -- Not `call`: where the rights of an older version lack it, a step that is done must not fail.
+  redis.pcall('PEXPIRE', key, KEPT_MS)
 end
 return reply

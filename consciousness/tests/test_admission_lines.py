@@ -224,6 +224,21 @@ def test_a_redis_that_threw_out_the_ends_gives_new_ones(
     clock.close()
 
 
+def test_rights_that_are_older_than_the_line_cost_nobody_a_slot(
+    valkey: RedisServer, use_redis: Callable[[str], None]
+) -> None:
+    use_redis(valkey.url)
+    clock, line = Clock(valkey.url), shared_line(Terms())
+    with redis.Redis.from_url(valkey.admin_url) as client:
+        client.execute_command("ACL SETUSER", "sovereigncore", "-pexpire")
+        try:
+            line.leave(enter(line, "x"))
+            assert line.count() == (0, 0)
+        finally:
+            client.execute_command("ACL SETUSER", "sovereigncore", "+pexpire")
+    clock.close()
+
+
 @pytest.mark.parametrize(
     ("hold_s", "waiting", "capacity", "expected"),
     [
