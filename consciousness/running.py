@@ -12,6 +12,8 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any, Self
 
+from django.conf import settings
+
 from consciousness import engines, settlement
 from consciousness.admission import CallerGone, Candidate, Slot, admission
 from consciousness.asks import Answer
@@ -32,6 +34,7 @@ from sovereigncore.connections import release_connection
 
 Events = Generator["Chunk | Answer | None", None, None]
 _MAX_ATTEMPTS = 2  # on different engines, and only before the first byte
+_ENDING_S = 5.0  # what the end of an attempt may take
 
 
 class RunningQuery:
@@ -160,11 +163,15 @@ class RunningQuery:
     def _is_answered_by(
         self, choice: Choice, slot: Slot, *, may_try_again: bool
     ) -> Generator[Chunk | None, None, bool]:
+        # An engine that reads a long prompt may take the time of a whole answer, and no proxy waits
+        # for another one after that.
+        until_s = time.monotonic() + settings.ENGINE_FIRST_TOKEN_TIMEOUT_S + _ENDING_S
         try:
             yield from self._generate(choice, slot)
         except EngineError as error:
             engines.note_failure(choice, error)
-            if self._assembly.has_begun or not (error.is_engines_own and may_try_again):
+            may_try_again = may_try_again and error.is_engines_own and time.monotonic() < until_s
+            if self._assembly.has_begun or not may_try_again:
                 raise
             return False
         engines.note_success(choice)

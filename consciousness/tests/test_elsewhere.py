@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,7 +11,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from consciousness import engines
+from consciousness import engines, running
 from consciousness.admission import Candidate, admission, gate
 from consciousness.engine_errors import EngineGone, EngineLoading, EngineUnavailable
 from consciousness.models import Query, UsageDay
@@ -95,6 +96,36 @@ def test_after_an_end_without_a_word_nobody_else_goes_on_either(
     *_, end, error = list(chunks(chat(as_alice, stream=True)))
     assert b'"finish_reason":"stop"' in end
     assert b'"code":"engine_bad_reply"' in error
+    assert spare.ledger == []
+
+
+@pytest.mark.parametrize(
+    ("reads_s", "total_s", "code"),
+    [(0.3, 9, "engine_bad_reply"), (9, 0.3, "engine_timeout")],
+)
+def test_after_a_long_reading_of_the_prompt_nobody_else_begins(
+    as_alice: APIClient,
+    stub: StubEngine,
+    spare: StubEngine,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    reads_s: float,
+    total_s: float,
+    code: str,
+) -> None:
+    def play_read_and_die(exchange: Exchange, _script: Script) -> None:
+        exchange.send_head(200, "text/event-stream")
+        until_s = time.monotonic() + reads_s
+        while time.monotonic() < until_s:
+            exchange.send_chunk(b'data: {"choices":[{"delta":{}}]}\n\n')
+            exchange.wait(0.02)
+        raise ExchangeEnded
+
+    monkeypatch.setattr(running, "_ENDING_S", 0)
+    settings.ENGINE_FIRST_TOKEN_TIMEOUT_S, settings.ENGINE_TOTAL_TIMEOUT_S = 0.2, total_s
+    monkeypatch.setitem(PLAYS, Behaviour.DIE_MID_STREAM, play_read_and_die)
+    stub.behave(Behaviour.DIE_MID_STREAM)
+    assert ask(as_alice).json()["code"] == code
     assert spare.ledger == []
 
 
