@@ -53,7 +53,10 @@ class Watch:
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.is_set() and len(members := self._members()) > 1:
             began_s = time.monotonic()
-            self._ask([member for member in members if member.is_due], stopping)
+            try:
+                self._ask([member for member in members if member.is_due], stopping)
+            except Exception:  # as where no thread can be started; the next round may do better
+                log.exception("engine_watch_failed")
             stopping.wait(max(0.1, _EVERY_S - (time.monotonic() - began_s)))
 
     def _ask(self, due: list[Member], stopping: threading.Event) -> None:

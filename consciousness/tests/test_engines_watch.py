@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
@@ -207,6 +208,23 @@ def test_engines_beyond_those_asked_at_once_follow_and_none_stops_the_others(
     upstreams = [Scripted(fail), *(Scripted(lambda: None) for _ in range(6))]
     watched([Member(name=f"gpu-{n}", engine=each) for n, each in enumerate(upstreams)])
     assert len(logs.events("engine_watch_failed")) == len(upstreams[0].asked) > 0
+
+
+def test_a_round_that_cannot_begin_is_not_the_last(
+    monkeypatch: pytest.MonkeyPatch, logs: LogCapture
+) -> None:
+    monkeypatch.setattr(engine_watch, "_EVERY_S", 0)
+    ask, failures = Watch._ask, [RuntimeError("can't start new thread")]
+
+    def ask_later(watch: Watch, *terms: Any) -> None:
+        if failures:
+            raise failures.pop()
+        ask(watch, *terms)
+
+    monkeypatch.setattr(Watch, "_ask", ask_later)
+    upstreams = [Scripted(lambda: None) for _ in range(2)]
+    watched([Member(name=f"gpu-{n}", engine=each) for n, each in enumerate(upstreams)])
+    assert len(logs.events("engine_watch_failed")) == 1
 
 
 def watchers() -> list[threading.Thread]:
