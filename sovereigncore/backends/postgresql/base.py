@@ -25,7 +25,10 @@ class DatabaseWrapper(DatabaseWrapperMixin, ForgettingMixin, base.DatabaseWrappe
         each dead connection, so that a pool of three of them is a failure all the same.
         """
         connection = super().get_new_connection(conn_params)
-        while isinstance(connection, BoundedConnection) and connection.was_ended:
+        # No more can have been in there. What is new and says something all the same is used.
+        for _ in range(self.pool.max_size if self.pool else 0):
+            if not isinstance(connection, BoundedConnection) or not connection.was_ended:
+                break
             connection.close()
             self.pool.putconn(connection)  # which replaces it
             connection = super().get_new_connection(conn_params)
