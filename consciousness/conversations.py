@@ -112,13 +112,18 @@ def delete_conversation(conversation: Conversation) -> None:
 
 def delete_query(query: Query) -> None:
     """With its text, also where that is its conversation's title; then the next turn gives the
-    title, and without one the conversation goes too. Raises OwnerGone."""
+    title, and without one the conversation goes too. One that is gone already is fine. Raises
+    OwnerGone."""
     with transaction.atomic():
         owners.take_turn(query.user_id)
-        conversation = query.conversation
-        prompt = QueryContent.objects.filter(query=query).values_list("prompt", flat=True).first()
-        query.delete()
-        if conversation and prompt is not None and conversation.title == title_for(prompt):
+        # Meanwhile it may have been deleted, or answered after all as the turn of a conversation.
+        rows = Query.objects.filter(id=query.id).select_related("conversation", "content")
+        own = rows.first()
+        if own is None:
+            return
+        conversation, content = own.conversation, getattr(own, "content", None)
+        own.delete()
+        if conversation and content and conversation.title == title_for(content.prompt):
             _retitle(conversation)
 
 

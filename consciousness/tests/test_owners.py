@@ -17,7 +17,7 @@ from conftest import PASSWORD
 from consciousness import conversations, owners, settlement
 from consciousness.models import Conversation, Query, QueryContent, UsageDay
 from consciousness.models.idempotency import IdempotentRequestQuerySet
-from consciousness.tests.asking import CAPITAL, ask, assert_nothing_runs
+from consciousness.tests.asking import CAPITAL, QUERIES, ask, assert_nothing_runs
 from consciousness.tests.keyed import send, the_key_is_free
 from consciousness.tests.remembering import DOG, MEMORIES
 from tests.stub_engine import StubEngine
@@ -95,6 +95,24 @@ def test_a_conversation_that_goes_while_it_is_renamed_is_not_found(
     gone = _instead(Conversation.objects.all().delete, conversations.rename_conversation)
     monkeypatch.setattr(conversations, "rename_conversation", gone)
     assert as_alice.patch(f"{CONVERSATIONS}/{begun}", {"title": "x"}).status_code == 404
+
+
+@pytest.mark.parametrize("is_conversation", [False, True], ids=["question", "conversation"])
+def test_a_question_that_goes_while_it_is_deleted_is_gone(
+    as_alice: APIClient, begun: str, monkeypatch: pytest.MonkeyPatch, *, is_conversation: bool
+) -> None:
+    query, delete_query = Query.objects.get(), conversations.delete_query
+
+    def delete_first() -> None:
+        if is_conversation:
+            conversations.delete_conversation(Conversation.objects.get(id=begun))
+        else:
+            delete_query(Query.objects.get(id=query.id))
+
+    monkeypatch.setattr(conversations, "delete_query", _instead(delete_first, delete_query))
+    assert as_alice.delete(f"{QUERIES}/{query.id}").status_code == 204
+    assert not Query.objects.exists()
+    assert not Conversation.objects.exists()
 
 
 class Meanwhile:
