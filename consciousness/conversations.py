@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Case, F, QuerySet, Value, When
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
@@ -18,6 +18,7 @@ from consciousness.models import TITLE_LENGTH, Conversation, Query, QueryContent
 
 _MAX_TURNS = 200  # of the newest; a window that holds more is not filled further
 _BATCH = 500
+_UNTITLED = "…"  # without a question to be called by, until another turn is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +91,17 @@ def begin_conversation(conversation_id: uuid.UUID, *, user_id: Any, prompt: str)
     Conversation.objects.create(id=conversation_id, user_id=user_id, title=title_for(prompt))
 
 
-def note_activity(conversation: Conversation) -> None:
+def note_activity(conversation: Conversation, *, prompt: str) -> None:
     """In the transaction that keeps another turn."""
-    Conversation.objects.filter(id=conversation.id).update(updated_at=timezone.now())
+    title = Case(When(title=_UNTITLED, then=Value(title_for(prompt))), default=F("title"))
+    rows = Conversation.objects.filter(id=conversation.id)
+    rows.update(updated_at=timezone.now(), title=title)
+
+
+def drop_if_empty(conversation: Conversation) -> None:
+    """In the transaction that takes a query out of it, where that held the place of a title."""
+    rows = Conversation.objects.filter(id=conversation.id, title=_UNTITLED)
+    rows.filter(queries__isnull=True).delete()
 
 
 def rename_conversation(conversation: Conversation, *, title: str) -> None:
@@ -123,19 +132,21 @@ def delete_query(query: Query) -> None:
             return
         conversation, content = own.conversation, getattr(own, "content", None)
         own.delete()
-        if conversation and content and conversation.title == title_for(content.prompt):
-            _retitle(conversation)
+        if conversation is not None:
+            _forget_title(conversation, title_for(content.prompt) if content else _UNTITLED)
 
 
-def _retitle(conversation: Conversation) -> None:
+def _forget_title(conversation: Conversation, title: str) -> None:
+    titled = Conversation.objects.filter(id=conversation.id, title__in=(title, _UNTITLED))
+    if titled.select_for_update(no_key=True).values_list("id").first() is None:
+        return  # somebody gave it another, and none is given until this is done
     left = Query.objects.filter(conversation=conversation)
+    if not left.exists():
+        titled.delete()
+        return
     told = left.filter(content__isnull=False).order_by("created_at", "id")
     prompt = told.values_list("content__prompt", flat=True).first()
-    own = Conversation.objects.filter(id=conversation.id)
-    if left.exists():
-        own.update(title=title_for(prompt or "…"))  # of one that is still being answered
-    else:
-        own.delete()
+    titled.update(title=title_for(prompt) if prompt else _UNTITLED)
 
 
 def delete_history(user: Any) -> None:

@@ -342,6 +342,8 @@ def _keep_text(accepted: Accepted, plan: Plan, assembly: Assembly, status: Statu
     if ask.claim_id is not None and status != Status.COMPLETED:
         # Its key is free and it may be sent again: then that is the turn, and this one is none.
         row.update(conversation=None)
+        if plan.conversation is not None:
+            conversations.drop_if_empty(plan.conversation)
     elif assembly.text or status == Status.COMPLETED:
         _keep_turn(row, plan, user_id=accepted.user_id)
     # Log probabilities are many times the text, and nobody asks for them again.
@@ -363,7 +365,7 @@ def _keep_turn(row: QuerySet[Query], plan: Plan, *, user_id: Any) -> None:
         )
         row.update(conversation=plan.new_conversation)
     elif plan.conversation is not None:
-        conversations.note_activity(plan.conversation)
+        conversations.note_activity(plan.conversation, prompt=plan.ask.prompt)
 
 
 def settle_orphan(query: Query) -> bool:

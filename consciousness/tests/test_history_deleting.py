@@ -23,6 +23,7 @@ from consciousness.models import (
     UsageDay,
 )
 from consciousness.tests.asking import (
+    PROCESS,
     QUERIES,
     a_query,
     ask,
@@ -30,10 +31,10 @@ from consciousness.tests.asking import (
     assert_nothing_runs,
     chunks,
     event_of,
+    hang_up,
 )
-from tests.stub_engine import StubEngine
-
-CONVERSATIONS = "/api/v1/consciousness/conversations"
+from consciousness.tests.keyed import CONVERSATIONS, KEY
+from tests.stub_engine import Behaviour, StubEngine
 
 
 def ids(client: APIClient) -> list[str]:
@@ -87,6 +88,66 @@ def test_one_that_is_still_answered_gives_no_title_yet(
     a_query(alice, conversation_id=conversation, status=Status.RUNNING)
     as_alice.delete(f"{QUERIES}/{asked['query_id']}")
     assert title_of(as_alice, conversation) == "…"
+
+
+def beside_a_deleted_one(client: APIClient, stub: StubEngine, **more: Any) -> tuple[str, Any]:
+    """A conversation whose only turn was deleted while another is being answered, and that one."""
+    first = ask(client, "Count to 2", conversation="new").json()
+    stub.behave(Behaviour.SLOW, token_delay_s=0.01)
+    body = {"prompt": "Count to 5", "conversation": first["conversation"], "stream": True}
+    response: Any = client.post(PROCESS, body, **more)
+    next(chunks(response))
+    assert client.delete(f"{QUERIES}/{first['query_id']}").status_code == 204
+    assert title_of(client, first["conversation"]) == "…"
+    return first["conversation"], response
+
+
+def test_its_question_is_the_title_once_it_is_answered(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    conversation, response = beside_a_deleted_one(as_alice, stub)
+    list(chunks(response))
+    assert title_of(as_alice, conversation) == "Count to 5"
+
+
+def test_nothing_is_left_of_a_conversation_whose_last_question_no_process_finished(
+    as_alice: APIClient, alice: User, stub: StubEngine
+) -> None:
+    asked = ask(as_alice, "Count to 2", conversation="new").json()
+    conversation = asked["conversation"]
+    orphan = a_query(alice, conversation_id=conversation, status=Status.FAILED)
+    for query_id in (asked["query_id"], orphan.id):
+        assert as_alice.delete(f"{QUERIES}/{query_id}").status_code == 204
+    assert title_of(as_alice, conversation) is None
+
+
+def test_nothing_is_left_of_a_conversation_whose_last_question_may_be_asked_again(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    key = {"Idempotency-Key": KEY}
+    conversation, response = beside_a_deleted_one(as_alice, stub, headers=key)
+    hang_up(response)
+    assert Query.objects.get().status == Status.CANCELLED
+    assert title_of(as_alice, conversation) is None
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_title_that_is_given_at_that_moment_stays(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    asked = ask(as_alice, "Count to 2", conversation="new").json()
+    conversation = asked["conversation"]
+    if turns == 2:
+        ask(as_alice, "Count to 3", conversation=conversation)
+    forget_title = conversations._forget_title
+
+    def rename_first(*args: Any) -> None:
+        as_alice.patch(f"{CONVERSATIONS}/{conversation}", {"title": "Numbers"})
+        forget_title(*args)
+
+    monkeypatch.setattr(conversations, "_forget_title", rename_first)
+    assert as_alice.delete(f"{QUERIES}/{asked['query_id']}").status_code == 204
+    assert title_of(as_alice, conversation) == "Numbers"
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.CANCELLED, Status.FAILED])
