@@ -192,7 +192,7 @@ def record_hit(user: Any, plan: Plan, earlier: Query, assembly: Assembly) -> Acc
             reserved_tokens=0,
             standing=quota.standing_of(user),
         )
-        _keep_text(accepted, plan, assembly, Status.COMPLETED)
+        _keep_text(accepted, plan, assembly, Status.COMPLETED, is_turn=True)
     metrics.QUERIES.labels(Status.COMPLETED).inc()
     return accepted
 
@@ -225,6 +225,13 @@ def _hold_claim(ask: Ask, query: Query) -> None:
     answer too."""
     if ask.claim_id is not None:
         IdempotentRequest.objects.filter(id=ask.claim_id).update(query=query)
+
+
+def _holds_claim(ask: Ask, query: Query) -> bool:
+    """Whether its key is still its own, if it has one: that of an orphan may be claimed anew."""
+    if ask.claim_id is None:
+        return True
+    return IdempotentRequest.objects.filter(id=ask.claim_id, query=query).exists()
 
 
 def _described(user: Any, ask: Ask, *, at: datetime) -> dict[str, Any]:
@@ -275,6 +282,7 @@ def _finish(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly
     """Whether it is settled by its own process. One transaction."""
     queries, usage = Query.objects.all(), outcome.usage
     result = _result(accepted, plan, outcome)
+    is_turn = plan.ask.claim_id is None or outcome.status == Status.COMPLETED
     with transaction.atomic():
         # Without its owner the row is gone, and there is nothing to settle.
         if not owners.try_turn(accepted.user_id):
@@ -284,10 +292,11 @@ def _finish(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly
             _count(accepted.user_id, accepted.at, reserved=reserved, usage=usage)
         elif orphan := queries.take_back(accepted.query_id, **result):
             _count_instead(orphan, usage)
+            is_turn = is_turn and _holds_claim(plan.ask, orphan)
         else:
             # Then an earlier attempt did, whose COMMIT got through and the answer to it did not.
             return queries.filter(id=accepted.query_id).exists()
-        _keep_text(accepted, plan, assembly, outcome.status)
+        _keep_text(accepted, plan, assembly, outcome.status, is_turn=is_turn)
     return True
 
 
@@ -332,15 +341,17 @@ def _count_instead(orphan: Query, usage: Usage) -> None:
     )
 
 
-def _keep_text(accepted: Accepted, plan: Plan, assembly: Assembly, status: Status) -> None:
+def _keep_text(
+    accepted: Accepted, plan: Plan, assembly: Assembly, status: Status, *, is_turn: bool
+) -> None:
     ask = plan.ask
     if not ask.store:
         return
     if plan.conversation is not None and not conversations.hold_conversation(plan.conversation):
         return  # it was deleted meanwhile, with all that was said in it
     row = Query.objects.filter(id=accepted.query_id)
-    if ask.claim_id is not None and status != Status.COMPLETED:
-        # Its key is free and it may be sent again: then that is the turn, and this one is none.
+    if not is_turn:
+        # Its key is free and it may be sent again, or was: then that is the turn, and this is none.
         row.update(conversation=None)
         if plan.conversation is not None:
             conversations.drop_if_empty(plan.conversation)

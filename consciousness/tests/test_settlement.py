@@ -15,7 +15,14 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from consciousness import settlement, sse
 from consciousness.maintenance import settle_orphans
-from consciousness.models import Query, QueryContent, Status, UsageDay
+from consciousness.models import (
+    Conversation,
+    IdempotentRequest,
+    Query,
+    QueryContent,
+    Status,
+    UsageDay,
+)
 from consciousness.tests.asking import (
     a_query,
     ask,
@@ -25,6 +32,7 @@ from consciousness.tests.asking import (
     event_of,
     hang_up,
 )
+from consciousness.tests.keyed import COUNT, send
 from tests.stub_engine import Behaviour, StubEngine
 
 
@@ -123,6 +131,29 @@ def test_one_taken_for_an_orphan_that_is_left_is_counted_as_it_was(
     assert (query.status, query.error_code) == (Status.CANCELLED, "")
     assert (day.completion_tokens, day.reserved_tokens) == (query.completion_tokens, 0)
     assert query.completion_tokens <= 2
+
+
+@pytest.mark.parametrize("is_resumed", [False, True], ids=["new", "resumed"])
+def test_one_taken_for_an_orphan_is_no_turn_beside_its_retry(
+    as_alice: APIClient, stub: StubEngine, *, is_resumed: bool
+) -> None:
+    conversation = "new"
+    if is_resumed:
+        conversation = ask(as_alice, "Count to 1", conversation="new").json()["conversation"]
+    stub.behave(Behaviour.SLOW, token_delay_s=0.01)
+    body = {**COUNT, "conversation": conversation}
+    response = send(as_alice, {**body, "stream": True})
+    stream = chunks(response)
+    next(stream)
+    IdempotentRequest.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+    given_up()
+    assert send(as_alice, body).status_code == 200
+    assert event_of(list(stream)[-1])[0] == "done"
+    hang_up(response)
+    counted = Query.objects.filter(content__prompt=COUNT["prompt"])
+    assert [query.status for query in counted] == [Status.COMPLETED] * 2
+    assert counted.filter(conversation__isnull=False).count() == 1
+    assert Conversation.objects.count() == 1
 
 
 def test_one_given_up_while_it_waited_is_not_answered(
