@@ -147,6 +147,8 @@ def record_unbegun(user: Any, ask: Ask, error_code: str) -> None:
     with transaction.atomic():
         owners.take_turn(user.pk)
         conversation = conversations.own_conversation(user, ask.conversation)
+        if conversation and not conversations.hold_conversation(conversation):
+            conversation = None
         query = _create_finished(
             user,
             ask,

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -87,6 +88,24 @@ def test_an_account_that_goes_before_its_question_is_accepted_is_refused(
     assert not Query.objects.exists()
     assert not UsageDay.objects.exists()
     assert_nothing_runs(stub)
+
+
+def test_a_conversation_that_goes_while_a_refusal_is_recorded_takes_its_text_along(
+    as_alice: APIClient, begun: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_conversation = conversations.own_conversation
+
+    def found_and_gone(user: User, given: str) -> Conversation | None:
+        found = own_conversation(user, given)
+        Query.objects.all().delete()
+        Conversation.objects.all().delete_idle(timedelta())
+        return found
+
+    monkeypatch.setattr(conversations, "own_conversation", found_and_gone)
+    refused = ask(as_alice, CAPITAL, conversation=begun, model="no-such-model")
+    assert (refused.status_code, refused.json()["code"]) == (422, "model_not_found")
+    assert Query.objects.get().conversation_id is None
+    assert not QueryContent.objects.exists()
 
 
 def test_a_conversation_that_goes_while_it_is_renamed_is_not_found(
