@@ -40,7 +40,8 @@ _MARKS = "".join(
     for mark in map(chr, (*range(0x300, 0xFE00), *range(0x10000, 0x20000)))
     if unicodedata.category(mark) in ("Mn", "Mc")
 )
-_WORD = re.compile(rf"[^\W_]+(?:[{_MARKS}][^\W_]*)*")
+# It begins at the first of its marks: the search would walk through a long row from each of them.
+_WORD = re.compile(rf"(?<![{_MARKS}])[{_MARKS}]*+[^\W_]+(?:[{_MARKS}][^\W_]*)*")
 # What says nothing about the matter: function words, and the pieces that apostrophes leave.
 _SAYING_NOTHING = """
     a about above after again against all also am an and any are as at be because been before being

@@ -40,8 +40,13 @@ _REMOVE_OLD = f"""
     VALUES ('delete', {_NUMBER_OF_OLD}, OLD.user_id, OLD.text);
 """
 # Without Mn and Mc, marks that words are written with, a word in Hindi would be bare consonants.
-# U+FE0F is one that goes with emoji.
-_TOKENIZER = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc' separators '\ufe0f'"
+# Those that choose how a letter or an emoji looks, and half marks, are no part of a word.
+_LOOKS = "".join(
+    map(chr, (*range(0xFE00, 0xFE10), *range(0xFE20, 0xFE30), *range(0xE0100, 0xE01F0)))
+)
+_TOKENIZER = (
+    f"porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc' separators '{_LOOKS}'"
+)
 _SQLITE_CREATE = (
     f"CREATE TABLE {_NUMBER} (number INTEGER PRIMARY KEY, memory_id char(32) NOT NULL UNIQUE)",
     f"INSERT INTO {_NUMBER} (memory_id) SELECT id FROM {_TABLE}",
@@ -73,7 +78,8 @@ _BETWEEN_WORDS = (
     r"\u00d7\u00f7\u037e\u0387\u055a-\u055f\u0589\u058a\u05be\u05c0\u05c3\u05f3\u05f4\u0609-\u060d"
     r"\u061b\u061d-\u061f\u066a-\u066d\u06d4\u0964\u0965\u0970\u1360-\u1368\u2000-\u206f"
     r"\u20a0-\u20cf\u20dd-\u20e0\u20e2-\u20e4\u2190-\u2bff\u2e00-\u2e7f\u3000-\u3004\u3008-\u3020"
-    r"\ufe00-\ufe6f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\U0001f000-\U0001faff]"
+    r"\ufe00-\ufe6f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\U0001f000-\U0001faff"
+    r"\U000e0100-\U000e01ef]"
 )
 _POSTGRESQL_CREATE = (
     f"""ALTER TABLE {_TABLE} ADD COLUMN search_vector tsvector GENERATED ALWAYS AS (
