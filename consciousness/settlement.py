@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 from django.db import Error as DatabaseFailure
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
@@ -36,7 +36,7 @@ from consciousness.prompting import Plan
 from consciousness.quota import Standing
 from monitoring import metrics
 from sovereigncore.api import ServiceError
-from sovereigncore.connections import release_connection
+from sovereigncore.connections import release_connection, retry_broken
 
 # A row is renewed while its process lives; one that was killed is settled by housekeeping soon.
 _LEASE = timedelta(seconds=90)
@@ -255,7 +255,7 @@ def settle(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly)
     """
     usage = outcome.usage
     try:
-        settled = _finish_surely(accepted, plan, outcome, assembly)
+        settled = retry_broken(lambda: _finish(accepted, plan, outcome, assembly))
     except DatabaseFailure:
         log.error("query_not_settled", query_id=str(accepted.query_id))
         if outcome.status == Status.COMPLETED:
@@ -268,16 +268,6 @@ def settle(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly)
         metrics.TOKENS.labels("prompt").inc(usage.prompt_tokens)
         metrics.TOKENS.labels("completion").inc(usage.completion_tokens)
     return accepted.standing.after(reserved=accepted.reserved_tokens, used=usage.total_tokens)
-
-
-def _finish_surely(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly) -> bool:
-    """Once more where the connection broke: an answer is not given up for a database that was
-    restarted a moment ago."""
-    try:
-        return _finish(accepted, plan, outcome, assembly)
-    except (OperationalError, InterfaceError):
-        release_connection()
-        return _finish(accepted, plan, outcome, assembly)
 
 
 def _finish(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly) -> bool:

@@ -17,7 +17,7 @@ from consciousness.engine_stream import Chunk
 from consciousness.running import RunningQuery
 from monitoring import metrics
 from sovereigncore.api import ServiceError
-from sovereigncore.connections import release_connection
+from sovereigncore.connections import release_connection, retry_broken
 from sovereigncore.errors import DatabaseUnavailable, problem
 
 HEARTBEAT_S = 10.0
@@ -194,12 +194,7 @@ class EventStream:
 
 
 def _check_credential(is_live: Callable[[], bool]) -> None:
-    """Asks once more where the connection broke: no answer is given up for that."""
-    try:
-        lives = is_live()
-    except (OperationalError, InterfaceError):
-        release_connection()
-        lives = is_live()
+    lives = retry_broken(is_live)
     release_connection()
     if not lives:
         raise CredentialRevoked

@@ -28,19 +28,24 @@ def limit_waits(timeout_s: float) -> None:
     _timeout_s = timeout_s
 
 
+class ServerSilent(psycopg.OperationalError):
+    """It took longer than `limit_waits` allows, and will hardly answer whoever asks it at once."""
+
+
 class BoundedConnection(psycopg.Connection[Any]):
-    """Raises OperationalError when the server takes longer than `limit_waits` allows, and closes:
-    its answer may still come, and would be taken for the next one's. Whether a COMMIT that got no
+    """Raises ServerSilent when the server takes longer than `limit_waits` allows, and closes: its
+    answer may still come, and would be taken for the next one's. Whether a COMMIT that got no
     answer happened nobody knows, as when a connection breaks."""
 
     def wait(self, gen: PQGen[T], interval: float = _POLL_S, timeout: float | None = None) -> T:
         limit_s = _timeout_s if timeout is None else min(timeout, _timeout_s)
         try:
             return super().wait(gen, interval, limit_s)
-        except psycopg.OperationalError:
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                self.close()
-            raise
+        except psycopg.OperationalError as error:
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            self.close()
+            raise ServerSilent(str(error)) from error
 
     @property
     def was_ended(self) -> bool:

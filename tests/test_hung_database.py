@@ -13,7 +13,7 @@ import psycopg_pool
 import pytest
 
 from sovereigncore import database
-from sovereigncore.database import BoundedConnection
+from sovereigncore.database import BoundedConnection, ServerSilent
 from tests.platform import Platform, running_platform
 from tests.servers import PostgresServer
 from tests.stub_engine import Behaviour, StubEngine
@@ -55,7 +55,7 @@ def test_a_stopped_server_is_given_up_and_its_connection_replaced(
     connection = pool.getconn()
     server.pause()
     try:
-        with pytest.raises(psycopg.OperationalError, match="timeout"):
+        with pytest.raises(ServerSilent, match="timeout"):
             connection.execute("SELECT 1")
     finally:
         server.resume()
@@ -76,7 +76,7 @@ def test_a_statement_that_takes_too_long_is_given_up_and_an_error_keeps_the_conn
         assert not connection.closed
         connection.rollback()
         connection.execute("SET statement_timeout = 0")
-        with pytest.raises(psycopg.OperationalError, match="timeout"):
+        with pytest.raises(ServerSilent, match="timeout"):
             connection.execute("SELECT pg_sleep(60)")
         assert connection.closed
 
@@ -98,6 +98,31 @@ def test_the_web_process_answers_while_its_database_hangs(server: PostgresServer
                 server.resume()
             while http.get("/api/v1/auth/me").status_code != httpx2.codes.OK:
                 assert time.monotonic() - began_s < 2 * _SOON_S
+
+
+def test_an_answer_waits_once_for_a_database_that_hangs_at_its_end(server: PostgresServer) -> None:
+    with (
+        StubEngine() as stub,
+        running_platform(stub, DATABASE_URL=server.url) as platform,
+        ThreadPoolExecutor(1) as caller,
+    ):
+        token = platform.register_and_log_in("bob")
+        stub.behave(Behaviour.SLOW, token_delay_s=0.1)
+        asked = {"prompt": "Count to 5", "use_memory": False}
+        with platform.client(token) as http:
+            asking = caller.submit(http.post, "/api/v1/consciousness/process", json=asked)
+            while not (stub.ledger and stub.ledger[-1].completion_tokens):
+                time.sleep(0.01)
+            server.pause()
+            began_s = time.monotonic()
+            try:
+                reply = asking.result()
+                waited_s = time.monotonic() - began_s
+            finally:
+                server.resume()
+    assert reply.status_code == httpx2.codes.SERVICE_UNAVAILABLE, reply.text
+    assert reply.json()["code"] == "database_unavailable"
+    assert waited_s < 2 * database.WEB_TIMEOUT_S
 
 
 def _ask(platform: Platform, token: str, *, prompt: str, stream: bool) -> None:
