@@ -77,7 +77,11 @@ class QueryViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, _Owned):
         return queryset.filter(**form.lookups())
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Delete one with its text. What it used stays counted."""
+        """Delete one with its text. What it used stays counted.
+
+        Where its question is its conversation's title, the next one gives it; a conversation of
+        which nothing is left goes too.
+        """
         query = self.get_object()
         if query.status in ACTIVE:
             raise QueryActive
