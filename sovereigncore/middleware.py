@@ -98,8 +98,10 @@ class RequestLogMiddleware:
         route = route_name(request)
         metrics.observe_request(route, request.method or "", response.status_code, elapsed_s)
         user = request.META.get("AUTH_USER_ID")
+        request_id = request.META["REQUEST_ID"]
         access_log.info(
             "request",
+            request_id=request_id,
             method=request.method,
             path=request.path,  # never the query string: tokens get pasted into those
             route=route,
@@ -108,8 +110,10 @@ class RequestLogMiddleware:
             address=request.META["REMOTE_ADDR"],
             **({"user_id": user} if user else {}),
         )
-        # What this thread logs next belongs to no request, or to another one.
-        structlog.contextvars.clear_contextvars()
+        # What this thread logs next belongs to no request, or to another one; that may be under way
+        # already, where a stream that everybody forgot is closed late.
+        if structlog.contextvars.get_contextvars().get("request_id") == request_id:
+            structlog.contextvars.clear_contextvars()
 
 
 class _Measured:

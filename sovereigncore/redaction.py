@@ -7,6 +7,7 @@ moment, whatever way it came.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -58,12 +59,34 @@ class Redactor:
 
     def cut(self, line: str) -> str:
         """`line`, a JSON text, without what is secret. It stays one."""
+        left = self._cut_text(line)
+        if left == line or _parsed(left) is not None:
+            return left
+        # The secret began or ended like an escape beside it: `00` after `\\u00`.
+        told = _parsed(line)
+        return left if told is None else orjson.dumps(self._cut_value(told)).decode()
+
+    def _cut_text(self, text: str) -> str:
         for secret in self._known:
-            if secret in line:
-                line = line.replace(secret, REDACTED)
-        if any(hint in line for hint in _HINTS):
-            line = _LOOKS_SECRET.sub(REDACTED, line)
-        return line
+            if secret in text:
+                text = text.replace(secret, REDACTED)
+        if any(hint in text for hint in _HINTS):
+            text = _LOOKS_SECRET.sub(REDACTED, text)
+        return text
+
+    def _cut_value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._cut_text(value)
+        if isinstance(value, dict):
+            return {self._cut_text(name): self._cut_value(inner) for name, inner in value.items()}
+        return [self._cut_value(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _parsed(text: str) -> Any:
+    """None where it is no JSON."""
+    with contextlib.suppress(orjson.JSONDecodeError):
+        return orjson.loads(text)
+    return None
 
 
 def cut_fields(event: Mapping[str, Any]) -> dict[str, Any]:

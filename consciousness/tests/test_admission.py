@@ -411,8 +411,9 @@ def test_who_changes_lines_is_let_in_whoever_has_taken_the_place(
     leave = gate._Waiter.leave
 
     def leave_and_somebody_comes(waiter: gate._Waiter) -> None:
+        has_place = waiter._line is not None
         leave(waiter)
-        if waiter._request.caller == "a" and not late:
+        if waiter._request.caller == "a" and has_place and not late:
             late.extend(queued(admission, "b", order=order, candidates=(other,)))
 
     monkeypatch.setattr(gate._Waiter, "leave", leave_and_somebody_comes)

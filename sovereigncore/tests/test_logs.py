@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 import pytest
 import structlog
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.test import RequestFactory
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from conftest import PASSWORD
 from monitoring import metrics
+from sovereigncore.middleware import RequestLogMiddleware
 from tests.log_capture import LogCapture, captured_logs
 from tests.stub_engine import Behaviour, StubEngine
 
@@ -205,6 +208,27 @@ def test_a_stream_that_nobody_reads_is_logged_and_no_longer_in_progress(
     response.close()
     assert in_progress() == before
     assert len(logs.events("request")) == 1
+
+
+def test_a_stream_that_is_closed_late_takes_nothing_from_the_request_under_way(
+    logs: LogCapture,
+) -> None:
+    def requested(path: str) -> HttpRequest:
+        return RequestFactory().get(path, headers={"X-Request-ID": f"request-{path[1:]}"})
+
+    forgotten = RequestLogMiddleware(lambda _request: StreamingHttpResponse(()))(requested("/a"))
+
+    def close_it(_request: HttpRequest) -> HttpResponse:
+        forgotten.close()
+        log.info("goes_on")
+        return HttpResponse()
+
+    RequestLogMiddleware(close_it)(requested("/b"))
+    assert [(event["event"], event["request_id"]) for event in logs.events()] == [
+        ("request", "request-a"),
+        ("goes_on", "request-b"),
+        ("request", "request-b"),
+    ]
 
 
 def in_progress() -> float:

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from django.conf import settings
 from django.db import IntegrityError, OperationalError, connection, transaction
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from accounts.models import User
@@ -59,6 +59,9 @@ def test_what_looks_like_a_secret_is_cut_and_nothing_else(text: str, left: str) 
 
 
 @given(st.text(), st.text(min_size=6))
+@example("\x10", "000000")  # an escape that ends as the secret begins
+@example("\n12345", "n12345")
+@example('00000"', "00000\\")
 def test_a_line_of_json_stays_one(text: str, secret: str) -> None:
     line = Redactor([secret]).cut(orjson.dumps({"event": text + secret}).decode())
     orjson.loads(line)
