@@ -19,6 +19,7 @@ from consciousness.models import ModelAlias, Upstream
 from consciousness.tests.raw_server import RawServer
 from tests.stub_engine import StubEngine
 
+PATIENT = Timeouts(connect_s=10, first_token_s=10, silence_s=10, total_s=20)
 IMPATIENT = Timeouts(connect_s=0.5, first_token_s=0.5, silence_s=0.5, total_s=2)
 
 
@@ -65,12 +66,12 @@ def names(model: str = "") -> list[str]:
     return [choice.name for choice in engines.choices(model)]
 
 
-def ask_one(choice: Choice) -> str:
+def ask_one(choice: Choice, *, timeouts: Timeouts = IMPATIENT) -> str:
     """One generation, reported as services report theirs. Raises its EngineError."""
     prompt = Prompt(
         messages=({"role": "user", "content": "Count to 3"},), temperature=0, max_tokens=50
     )
-    generation = choice.engine.generate(prompt, model=choice.model, timeouts=IMPATIENT)
+    generation = choice.engine.generate(prompt, model=choice.model, timeouts=timeouts)
     told = False
     text = ""
     try:
@@ -88,15 +89,15 @@ def ask_one(choice: Choice) -> str:
     return text
 
 
-def ask_any(model: str = "") -> str:
+def ask_any(model: str = "", *, timeouts: Timeouts = IMPATIENT) -> str:
     """Like a request: who comes first, and one retry elsewhere. The name of who answered."""
     first, *others = engines.choices(model)
     try:
-        ask_one(first)
+        ask_one(first, timeouts=timeouts)
     except EngineError:
         if not others:
             raise
-        ask_one(others[0])
+        ask_one(others[0], timeouts=timeouts)
         return others[0].name
     return first.name
 

@@ -21,7 +21,15 @@ from consciousness.engine_roster import Roster
 from consciousness.engine_watch import Watch
 from consciousness.models import ModelAlias, Upstream
 from consciousness.tests.generating import takes_at_most
-from consciousness.tests.several import Several, ask_any, eventually, known, names, statuses
+from consciousness.tests.several import (
+    PATIENT,
+    Several,
+    ask_any,
+    eventually,
+    known,
+    names,
+    statuses,
+)
 from tests.log_capture import LogCapture
 from tests.stub_engine import MODEL, Behaviour, StubEngine
 
@@ -41,7 +49,7 @@ class Load:
     def _ask(self) -> None:
         while not self._stop.is_set():
             try:
-                self.answered_by.append(ask_any(MODEL))
+                self.answered_by.append(ask_any(MODEL, timeouts=PATIENT))
             except errors.EngineError as error:
                 self.failed.append(error)
 
@@ -53,7 +61,7 @@ class Load:
     def __exit__(self, *_error: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(20)
             assert not thread.is_alive()
 
 
@@ -459,7 +467,7 @@ class Burst:
 
     def end(self) -> list[list[str]]:
         for thread in self._threads:
-            thread.join(10)
+            thread.join(20)
             assert not thread.is_alive()
         return self.found
 
