@@ -145,8 +145,7 @@ class _Known:
     """What an engine said of itself, each with the moment at which it did."""
 
     models: tuple[float, tuple[Model, ...]] = (float("-inf"), ())
-    takes_tools: tuple[float, bool] = (float("-inf"), True)
-    takes_salt: tuple[float, bool] = (float("-inf"), False)
+    told: dict[str, tuple[float, bool]] = field(default_factory=dict)  # by path
 
 
 class Engine:
@@ -263,19 +262,7 @@ class Engine:
         first versions that could refused where an older part of it was at work."""
         if model.owned_by != "vllm":
             return False
-        asked_at_s, known = self._known.takes_salt
-        if time.monotonic() - asked_at_s < _MODELS_FRESH_S:
-            return known
-        try:
-            _, told = self._ask("/version", timeout_s=_MODELS_TIMEOUT_S)
-        except httpx2.HTTPError:
-            return False
-        body = decoded(told)
-        version = body.get("version") if isinstance(body, dict) else None
-        found = _VERSION.match(version) if isinstance(version, str) else None
-        known = found is not None and (int(found[1]), int(found[2])) >= _SALTED_SINCE
-        self._known.takes_salt = (time.monotonic(), known)
-        return known
+        return self._tells("/version", _takes_salt, otherwise=False)
 
     def _embed(self, prompt: Prompt, *, model: Model, timeouts: Timeouts) -> Generation:
         """One chunk with all vectors; see engine_embedding."""
@@ -288,18 +275,35 @@ class Engine:
         them. Other servers, and those that do not tell, are left to refuse them."""
         if model.owned_by != "llamacpp":
             return True
-        asked_at_s, known = self._known.takes_tools
+        return self._tells("/props", _takes_tools, otherwise=True)
+
+    def _tells(
+        self, path: str, read: Callable[[Mapping[str, Any]], bool], *, otherwise: bool
+    ) -> bool:
+        """What `read` finds in the server's answer, asked for anew every ten seconds; `otherwise`
+        where none comes."""
+        asked_at_s, known = self._known.told.get(path, (float("-inf"), otherwise))
         if time.monotonic() - asked_at_s < _MODELS_FRESH_S:
             return known
         try:
-            _, properties = self._ask("/props", timeout_s=_MODELS_TIMEOUT_S)
+            _, reply = self._ask(path, timeout_s=_MODELS_TIMEOUT_S)
         except httpx2.HTTPError:
-            return True
-        body = decoded(properties)
-        can = body.get("chat_template_caps") if isinstance(body, dict) else None
-        known = not isinstance(can, dict) or can.get("supports_tools") is not False
-        self._known.takes_tools = (time.monotonic(), known)
+            return otherwise
+        body = decoded(reply)
+        known = read(body if isinstance(body, dict) else {})
+        self._known.told[path] = (time.monotonic(), known)
         return known
+
+
+def _takes_salt(told: Mapping[str, Any]) -> bool:
+    version = told.get("version")
+    found = _VERSION.match(version) if isinstance(version, str) else None
+    return found is not None and (int(found[1]), int(found[2])) >= _SALTED_SINCE
+
+
+def _takes_tools(told: Mapping[str, Any]) -> bool:
+    can = told.get("chat_template_caps")
+    return not isinstance(can, dict) or can.get("supports_tools") is not False
 
 
 def _bundled_stops(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 
 from sovereigncore import database
 from sovereigncore.database import BoundedConnection, ServerSilent
+from tests.launcher import wait_until
 from tests.platform import Platform, running_platform
 from tests.servers import PostgresServer
 from tests.stub_engine import Behaviour, StubEngine
@@ -111,8 +112,9 @@ def test_an_answer_waits_once_for_a_database_that_hangs_at_its_end(server: Postg
         asked = {"prompt": "Count to 5", "use_memory": False}
         with platform.client(token) as http:
             asking = caller.submit(http.post, "/api/v1/consciousness/process", json=asked)
-            while not (stub.ledger and stub.ledger[-1].completion_tokens):
-                time.sleep(0.01)
+            wait_until(
+                lambda: bool(stub.ledger and stub.ledger[-1].completion_tokens), _SOON_S, "a token"
+            )
             server.pause()
             began_s = time.monotonic()
             try:
@@ -151,8 +153,7 @@ def test_nobody_notices_a_restart_of_the_database(server: PostgresServer) -> Non
             answered.result()
         stub.behave(Behaviour.SLOW, token_delay_s=0.2)
         under_way = ask_all("Count to 15")
-        while len(stub.ledger) < 2 * _AT_ONCE:
-            time.sleep(0.02)
+        wait_until(lambda: len(stub.ledger) == 2 * _AT_ONCE, 2 * _SOON_S, "all asked")
         server.stop()
         server.start()
         with platform.client(token) as http:
