@@ -15,11 +15,10 @@ from typing import Any
 import structlog
 from django.db import Error as DatabaseFailure
 from django.db import transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
 
-from consciousness import conversations, owners, quota
+from consciousness import conversations, keeping, owners, quota
 from consciousness.asks import NEW_CONVERSATION, Ask
 from consciousness.assembly import Assembly
 from consciousness.engine_stream import Usage
@@ -194,7 +193,7 @@ def record_hit(user: Any, plan: Plan, earlier: Query, assembly: Assembly) -> Acc
             reserved_tokens=0,
             standing=quota.standing_of(user),
         )
-        _keep_text(accepted, plan, assembly, Status.COMPLETED, is_turn=True)
+        keeping.keep_text(query.id, plan, assembly, Status.COMPLETED, user_id=user.pk, is_turn=True)
     metrics.QUERIES.labels(Status.COMPLETED).inc()
     return accepted
 
@@ -288,7 +287,14 @@ def _finish(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly
         else:
             # Then an earlier attempt did, whose COMMIT got through and the answer to it did not.
             return queries.filter(id=accepted.query_id).exists()
-        _keep_text(accepted, plan, assembly, outcome.status, is_turn=is_turn)
+        keeping.keep_text(
+            accepted.query_id,
+            plan,
+            assembly,
+            outcome.status,
+            user_id=accepted.user_id,
+            is_turn=is_turn,
+        )
     return True
 
 
@@ -331,44 +337,6 @@ def _count_instead(orphan: Query, usage: Usage) -> None:
         prompt_tokens=usage.prompt_tokens - orphan.prompt_tokens,
         completion_tokens=usage.completion_tokens - orphan.completion_tokens,
     )
-
-
-def _keep_text(
-    accepted: Accepted, plan: Plan, assembly: Assembly, status: Status, *, is_turn: bool
-) -> None:
-    ask = plan.ask
-    if not ask.store:
-        return
-    if plan.conversation is not None and not conversations.hold_conversation(plan.conversation):
-        return  # it was deleted meanwhile, with all that was said in it
-    row = Query.objects.filter(id=accepted.query_id)
-    if not is_turn:
-        # Its key is free and it may be sent again, or was: then that is the turn, and this is none.
-        row.update(conversation=None)
-        if plan.conversation is not None:
-            conversations.drop_if_empty(plan.conversation)
-    elif assembly.text or status == Status.COMPLETED:
-        _keep_turn(row, plan, user_id=accepted.user_id)
-    # Log probabilities are many times the text, and nobody asks for them again.
-    beyond_text = {name: said for name, said in assembly.extra.items() if name != "logprobs"}
-    QueryContent.objects.create(
-        query_id=accepted.query_id,
-        prompt=ask.prompt,
-        response=assembly.text,
-        messages=list(ask.messages) or None,
-        message=beyond_text or None,
-        memory_ids=[str(fact.id) for fact in plan.facts],
-    )
-
-
-def _keep_turn(row: QuerySet[Query], plan: Plan, *, user_id: Any) -> None:
-    if plan.new_conversation is not None:
-        conversations.begin_conversation(
-            plan.new_conversation, user_id=user_id, prompt=plan.ask.prompt
-        )
-        row.update(conversation=plan.new_conversation)
-    elif plan.conversation is not None:
-        conversations.note_activity(plan.conversation, prompt=plan.ask.prompt)
 
 
 def settle_orphan(query: Query) -> bool:
