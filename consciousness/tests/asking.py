@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -56,6 +59,30 @@ def hang_up(response: StreamingHttpResponse) -> None:
     not go with a test inside a transaction. That closes only what the test has begun to read.
     """
     response._iterator.close()  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def leaving_once_heard(stub: StubEngine) -> Iterator[dict[str, Any]]:
+    """The environ of a caller who closes the connection as soon as the engine has the question.
+
+    Not before: an engine that never heard of it would still have in its queue what this question
+    was to meet, and the next one would.
+    """
+    ours, client = socket.socketpair()
+    heard = len(stub.ledger)
+
+    def leave() -> None:
+        until_s = time.monotonic() + 10
+        with client:
+            while len(stub.ledger) == heard and time.monotonic() < until_s:
+                time.sleep(0.002)
+
+    leaver = threading.Thread(target=leave)
+    leaver.start()
+    with ours:
+        yield {"gunicorn.socket": ours}
+    leaver.join()
+    assert len(stub.ledger) > heard, "the engine never had the question"
 
 
 def wait_until_sent(stub: StubEngine, tokens: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from django.test import RequestFactory
@@ -13,7 +12,7 @@ from rest_framework.test import APIClient
 
 from consciousness.callers import abandonment_of
 from consciousness.models import Query, Status
-from consciousness.tests.asking import PROCESS, assert_nothing_runs
+from consciousness.tests.asking import PROCESS, assert_nothing_runs, leaving_once_heard
 from tests.stub_engine import Behaviour, StubEngine
 
 
@@ -94,16 +93,13 @@ def test_a_server_that_shows_no_socket_has_no_vanished_clients(nothing: object) 
 def test_a_client_that_went_away_stops_the_engine(
     as_alice: APIClient,
     stub: StubEngine,
-    ends: tuple[socket.socket, socket.socket],
     behaviour: Behaviour,
     stream: bool,
 ) -> None:
-    ours, client = ends
-    client.close()
     stub.behave(behaviour, after_tokens=2)
     body = {"prompt": "Count to 9", "stream": stream}
-    environ: dict[str, Any] = {"gunicorn.socket": ours}
-    response = as_alice.post(PROCESS, body, **environ)
+    with leaving_once_heard(stub) as environ:
+        response = as_alice.post(PROCESS, body, **environ)
     if response.streaming:
         assert list(response.streaming_content) == []  # type: ignore[attr-defined]
     else:

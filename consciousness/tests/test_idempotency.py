@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +24,7 @@ from consciousness.tests.asking import (
     chunks,
     event_of,
     hang_up,
+    leaving_once_heard,
 )
 from consciousness.tests.keyed import (
     CONVERSATIONS,
@@ -256,11 +256,8 @@ def test_after_a_fault_of_our_own_the_key_is_free(
 def test_a_caller_who_leaves_frees_the_key(
     as_alice: APIClient, stub: StubEngine, body: dict[str, Any]
 ) -> None:
-    ours, client = socket.socketpair()
-    client.close()
     stub.enqueue(Behaviour.HANG_BEFORE_HEADERS)
-    environ: dict[str, Any] = {"gunicorn.socket": ours}
-    with ours:
+    with leaving_once_heard(stub) as environ:
         response = as_alice.post(PROCESS, body, headers={"Idempotency-Key": KEY}, **environ)
     assert response.status_code == 499
     assert_free_and_good_for_a_retry(as_alice)
@@ -283,10 +280,7 @@ def test_what_was_left_is_no_turn_beside_its_retry(
         next(chunks(response))
         hang_up(response)
     else:
-        ours, client = socket.socketpair()
-        client.close()
-        environ: dict[str, Any] = {"gunicorn.socket": ours}
-        with ours:
+        with leaving_once_heard(stub) as environ:
             as_alice.post(PROCESS, body, headers={"Idempotency-Key": KEY}, **environ)
     left = Query.objects.exclude(status=Status.COMPLETED).get()
     assert (left.status, left.conversation_id) == (Status.CANCELLED, None)
