@@ -52,7 +52,7 @@ class _Waiter:
         self._candidates = candidates
         self._request = Request(id="", caller=caller, candidates=tuple(candidates()))
         self._line: Line | None = None  # where it stands or holds
-        self._began_s = self._chosen_s = time.monotonic()
+        self._began_s = self._chosen_s = self.asked_s = time.monotonic()
 
     @property
     def waited_s(self) -> float:
@@ -60,6 +60,7 @@ class _Waiter:
 
     def ask(self) -> Standing:
         """Where it stands, in the line of all processes whenever that answers."""
+        self.asked_s = time.monotonic()
         standing = None
         if self._line is self._local:
             standing = self._stand_in(self._local)
@@ -147,7 +148,9 @@ class Slot:
     def __init__(self, waiter: _Waiter, engine: str, *, lease_s: float) -> None:
         self.engine = engine
         self._waiter, self._lease_s = waiter, lease_s
-        self._taken_s = self._renewed_s = time.monotonic()
+        # The lease began after that, so it ends no sooner than we believe. Counted from the answer
+        # it would seem to go on, and a slot that has gone to another be taken back by force.
+        self._taken_s = self._renewed_s = waiter.asked_s
         self._is_held = True
         waiter.note_locally(engine, held_s=0)
 
