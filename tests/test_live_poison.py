@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group(__name__)
 
 LISTS = ("/api/v1/keys", "/api/v1/auth/sessions", "/api/v1/consciousness/queries")
 READS_NO_BODY = {"logout", "sessions", "queries-list"}  # deleting what is asked for all the same
-_A_REFUSAL_S = 0.1
+_A_REFUSAL_S = 1.0
 
 TEXT_FIELDS = ("username", "email", "password", "full_name", "token", "current_password", "name")
 

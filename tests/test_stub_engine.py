@@ -22,7 +22,7 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 5.0
-NOTICE_LIMIT_S = 0.25  # it takes under 1 ms; the rest is for a busy machine
+NOTICE_LIMIT_S = 2.0  # it takes under 1 ms; the rest is for a busy machine
 # Reading the system's certificates takes longer than most of these tests, and none is used.
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 HANGS = [

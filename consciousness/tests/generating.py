@@ -12,7 +12,7 @@ from consciousness.engine import Engine, Prompt
 from consciousness.engine_generation import Generation, Timeouts
 from tests.stub_engine import StubEngine
 
-SHORT_S, LONG_S, BOUND_S = 0.2, 30.0, 1.0
+SHORT_S, LONG_S, BOUND_S = 0.2, 30.0, 10.0
 
 
 def timeouts(

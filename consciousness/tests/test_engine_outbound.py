@@ -292,9 +292,9 @@ def test_the_next_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_all_addresses_share_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with a_deaf_port() as port:
-        resolve_by(monkeypatch, FakeResolver(["127.0.0.1"] * 4))
+        resolve_by(monkeypatch, FakeResolver(["127.0.0.1"] * 100))
         engine = Engine(url=f"http://engine.test:{port}", api_key="")
-        with takes_at_most(1.0), pytest.raises(errors.EngineUnavailable) as raised:
+        with takes_at_most(5.0), pytest.raises(errors.EngineUnavailable) as raised:
             engine.models(timeout_s=0.2)
         assert not raised.value.is_unreachable
 
@@ -364,7 +364,7 @@ def test_a_hung_resolver_holds_one_thread_and_nobody_for_long(
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     for _ in range(3):
-        with takes_at_most(1.0), pytest.raises(TimeoutError):
+        with takes_at_most(5.0), pytest.raises(TimeoutError):
             look_up("engine.test", 0.05)
     assert asked == ["engine.test"]
     hung.set()

@@ -83,7 +83,7 @@ def test_a_component_that_hangs_costs_one_thread_and_no_more_than_the_deadline(
     for _ in range(20):
         started_s = time.monotonic()
         health = registry.ask("thing", deadline_s=SHORT_S)["thing"]
-        assert time.monotonic() - started_s < 1.0
+        assert time.monotonic() - started_s < TIMEOUT_S
         assert health.status is Status.TIMEOUT
         assert not health.is_up
     assert component.asked == 1
