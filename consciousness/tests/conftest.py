@@ -83,17 +83,18 @@ def valkey(_session_valkey: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
-def use_redis(settings: Settings) -> Callable[[str], None]:
-    """Work with the Redis at that URL, as settings would configure it, or with none."""
+def use_redis(settings: Settings) -> Callable[..., None]:
+    """Work with the Redis at that URL, as settings would configure it but for how long it is waited
+    for: the processes of a busy machine stand still now and then, and that is no failure."""
 
-    def configure(url: str) -> None:
+    def configure(url: str, *, timeout_s: float = 10.0) -> None:
         settings.REDIS_URL = url
         settings.CACHES = {
             **settings.CACHES,
             "default": {
                 "BACKEND": "django_redis.cache.RedisCache",
                 "LOCATION": url,
-                "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 0.3, "SOCKET_TIMEOUT": 0.3},
+                "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": timeout_s, "SOCKET_TIMEOUT": timeout_s},
             },
         }
 

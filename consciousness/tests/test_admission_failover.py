@@ -38,10 +38,10 @@ def _small(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server(use_redis: Callable[[str], None]) -> Iterator[RedisServer]:
-    """One that the test may kill."""
+def server(use_redis: Callable[..., None]) -> Iterator[RedisServer]:
+    """One that the test may kill or stop for a while."""
     with RedisServer() as running:
-        use_redis(running.url)
+        use_redis(running.url, timeout_s=1.0)
         yield running
 
 

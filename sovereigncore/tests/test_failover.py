@@ -46,7 +46,7 @@ def use_redis(settings: Settings) -> Callable[[str], None]:
                 "BACKEND": "sovereigncore.ratelimit.FailoverRedisCache",
                 "LOCATION": url,
                 "KEY_PREFIX": "sovereigncore:ratelimit",
-                "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 0.2, "SOCKET_TIMEOUT": 0.2},
+                "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 1.0, "SOCKET_TIMEOUT": 1.0},
             },
         }
 
