@@ -22,13 +22,18 @@ from tests.stub_engine import StubEngine
 
 
 @pytest.fixture
-def impatient(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deadlines so short that a test can wait for them to pass."""
-    settings.ENGINE_CONNECT_TIMEOUT_S = 0.5
-    settings.ENGINE_FIRST_TOKEN_TIMEOUT_S = 0.5
-    settings.ENGINE_SILENCE_TIMEOUT_S = 0.5
-    settings.ENGINE_TOTAL_TIMEOUT_S = 1.5
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has left and which deadline has passed is noticed soon."""
     monkeypatch.setattr(engine_generation, "_IDLE_S", 0.02)
+
+
+@pytest.fixture
+def impatient(settings: Settings, looks_often: None) -> None:
+    """Deadlines so short that a test can wait for them to pass."""
+    settings.ENGINE_CONNECT_TIMEOUT_S = 1.0
+    settings.ENGINE_FIRST_TOKEN_TIMEOUT_S = 1.0
+    settings.ENGINE_SILENCE_TIMEOUT_S = 1.0
+    settings.ENGINE_TOTAL_TIMEOUT_S = 2.0
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_a_server_that_shows_no_socket_has_no_vanished_clients(nothing: object) 
 
 @pytest.mark.parametrize("behaviour", [Behaviour.HANG_BEFORE_HEADERS, Behaviour.HANG_MID_STREAM])
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("looks_often")
 def test_a_client_that_went_away_stops_the_engine(
     as_alice: APIClient,
     stub: StubEngine,

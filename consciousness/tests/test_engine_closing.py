@@ -35,12 +35,7 @@ from tests.certificates import contexts
 from tests.log_capture import LogCapture
 from tests.stub_engine import Behaviour, StubEngine
 
-pytestmark = pytest.mark.once
-
-
-@pytest.fixture(autouse=True)
-def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_generation, "_IDLE_S", 0.02)
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("looks_often")]
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

@@ -27,14 +27,9 @@ from consciousness.tests.raw_server import RawServer
 from tests.log_capture import LogCapture
 from tests.stub_engine import Behaviour, StubEngine
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("looks_often")]
 
 OK, STREAM = "HTTP/1.1 200 OK\r\n", "Content-Type: text/event-stream\r\n"
-
-
-@pytest.fixture(autouse=True)
-def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_generation, "_IDLE_S", 0.02)
 
 
 def test_the_chunks_are_the_answer_and_the_count_is_the_engines(stub: StubEngine) -> None:

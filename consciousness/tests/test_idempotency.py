@@ -251,7 +251,7 @@ def test_after_a_fault_of_our_own_the_key_is_free(
     assert_free_and_good_for_a_retry(as_alice)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("looks_often")
 @pytest.mark.parametrize("body", [COUNT, STREAM])
 def test_a_caller_who_leaves_frees_the_key(
     as_alice: APIClient, stub: StubEngine, body: dict[str, Any]
@@ -263,7 +263,7 @@ def test_a_caller_who_leaves_frees_the_key(
     assert_free_and_good_for_a_retry(as_alice)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("looks_often")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_was_left_is_no_turn_beside_its_retry(

@@ -153,6 +153,7 @@ def test_an_answer_from_the_history_is_a_stream_too(as_alice: APIClient, stub: S
     assert (last["usage"]["total_tokens"], done) == (0, "[DONE]")
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_silence_is_filled_with_comments(
     as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,10 +92,10 @@ def test_an_answer_without_text_is_done_at_once(
     assert Query.objects.get().status == Status.COMPLETED
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_silence_is_filled_with_comments(
     as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_generation, "_IDLE_S", 0.02)
     monkeypatch.setattr(sse, "HEARTBEAT_S", 0.2)
     stub.behave(Behaviour.HANG_MID_STREAM, after_tokens=1)
     began_s = time.monotonic()
