@@ -21,7 +21,7 @@ from tests.stub_engine import Behaviour, StubEngine
 
 pytestmark = pytest.mark.xdist_group(__name__)
 
-_TIMEOUT_S = 0.3
+_TIMEOUT_S = 1.0
 _AT_ONCE = 8
 _ROOM = {"ENGINE_SLOTS": str(_AT_ONCE), "QUEUE_LIMIT": str(_AT_ONCE)}
 _SOON_S = 10.0  # against 30 s, which is when the client of these tests gives up

@@ -20,7 +20,7 @@ from consciousness.tests.raw_server import RawServer
 from tests.stub_engine import StubEngine
 
 PATIENT = Timeouts(connect_s=10, first_token_s=10, silence_s=10, total_s=20)
-IMPATIENT = Timeouts(connect_s=0.5, first_token_s=0.5, silence_s=0.5, total_s=2)
+IMPATIENT = Timeouts(connect_s=1, first_token_s=1, silence_s=1, total_s=3)
 
 
 class Several:

@@ -27,7 +27,7 @@ from tests.stub_engine.exchange import Exchange, ExchangeEnded
 @pytest.fixture
 def spare(several: Several, stub: StubEngine, second: StubEngine, settings: Settings) -> StubEngine:
     """Asked only where the default engine fails."""
-    settings.ENGINE_FIRST_TOKEN_TIMEOUT_S = 0.5
+    settings.ENGINE_FIRST_TOKEN_TIMEOUT_S = 1.0
     several.add("spare", second, priority=9)
     return second
 
@@ -101,7 +101,7 @@ def test_after_an_end_without_a_word_nobody_else_goes_on_either(
 
 @pytest.mark.parametrize(
     ("reads_s", "total_s", "code"),
-    [(0.3, 9, "engine_bad_reply"), (9, 0.3, "engine_timeout")],
+    [(1.3, 9, "engine_bad_reply"), (9, 1.3, "engine_timeout")],
 )
 def test_after_a_long_reading_of_the_prompt_nobody_else_begins(
     as_alice: APIClient,
@@ -122,7 +122,7 @@ def test_after_a_long_reading_of_the_prompt_nobody_else_begins(
         raise ExchangeEnded
 
     monkeypatch.setattr(running, "_ENDING_S", 0)
-    settings.ENGINE_FIRST_TOKEN_TIMEOUT_S, settings.ENGINE_TOTAL_TIMEOUT_S = 0.2, total_s
+    settings.ENGINE_FIRST_TOKEN_TIMEOUT_S, settings.ENGINE_TOTAL_TIMEOUT_S = 1, total_s
     monkeypatch.setitem(PLAYS, Behaviour.DIE_MID_STREAM, play_read_and_die)
     stub.behave(Behaviour.DIE_MID_STREAM)
     assert ask(as_alice).json()["code"] == code
