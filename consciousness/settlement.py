@@ -45,7 +45,8 @@ log = structlog.get_logger(__name__)
 
 
 class QueryExpired(ServiceError):
-    """Nobody renewed its row while it waited: this host slept, or its clock jumped."""
+    """It was given up on its way: this host slept, or its clock jumped, and nobody renewed its row,
+    or its key was claimed by another request."""
 
     status = 503
     code = "query_expired"
@@ -93,8 +94,8 @@ def accept(
 ) -> Accepted:
     """Write the row before any work, so that no work can go unnoticed, and set its tokens aside.
 
-    Raises QuotaRefusal, NotFound where the conversation was deleted meanwhile, and OwnerGone;
-    then there is no row.
+    Raises QuotaRefusal, NotFound where the conversation was deleted meanwhile, QueryExpired where
+    its key is held by another request by now, and OwnerGone; then there is no row.
     """
     now, ask = timezone.now(), plan.ask
     tokens = quota.estimate_prompt(plan.prompt) + plan.max_tokens * answers
@@ -167,7 +168,7 @@ def record_hit(user: Any, plan: Plan, earlier: Query, assembly: Assembly) -> Acc
     """A row for an answer that an earlier query gave: finished at once, at no cost. None where that
     one was deleted since it was found.
 
-    Raises NotFound and OwnerGone as `accept` does.
+    Raises NotFound, QueryExpired and OwnerGone as `accept` does.
     """
     now = timezone.now()
     with transaction.atomic():
@@ -223,16 +224,22 @@ def _create_finished(
 
 def _hold_claim(ask: Ask, query: Query) -> None:
     """From the query's first moment on, so that whatever deletes it deletes what is kept of its
-    answer too."""
+    answer too. Raises QueryExpired where the key is its own no more: whoever claimed it meanwhile
+    is answered, and one key has one effect."""
     if ask.claim_id is not None:
-        IdempotentRequest.objects.filter(id=ask.claim_id).update(query=query)
+        held = IdempotentRequest.objects.filter(id=ask.claim_id)
+        if not held.update(query=query):
+            raise QueryExpired(retry_after_s=1)
 
 
-def _holds_claim(ask: Ask, query: Query) -> bool:
-    """Whether its key is still its own, if it has one: that of an orphan may be claimed anew."""
+def _is_turn(ask: Ask, status: Status) -> bool:
+    """Whether it may be a turn of its conversation. Under a key only as the one answer of that: its
+    process may have slept past all leases, and another request have claimed the key anew. Whoever
+    frees a key does so in its owner's turn, too, so that of two answers one is kept out."""
     if ask.claim_id is None:
         return True
-    return IdempotentRequest.objects.filter(id=ask.claim_id, query=query).exists()
+    held = IdempotentRequest.objects.filter(id=ask.claim_id)
+    return status == Status.COMPLETED and held.exists()
 
 
 def _described(user: Any, ask: Ask, *, at: datetime) -> dict[str, Any]:
@@ -273,7 +280,6 @@ def _finish(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly
     """Whether it is settled by its own process. One transaction."""
     queries, usage = Query.objects.all(), outcome.usage
     result = _result(accepted, plan, outcome)
-    is_turn = plan.ask.claim_id is None or outcome.status == Status.COMPLETED
     with transaction.atomic():
         # Without its owner the row is gone, and there is nothing to settle.
         if not owners.try_turn(accepted.user_id):
@@ -283,7 +289,6 @@ def _finish(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly
             _count(accepted.user_id, accepted.at, reserved=reserved, usage=usage)
         elif orphan := queries.take_back(accepted.query_id, **result):
             _count_instead(orphan, usage)
-            is_turn = is_turn and _holds_claim(plan.ask, orphan)
         else:
             # Then an earlier attempt did, whose COMMIT got through and the answer to it did not.
             return queries.filter(id=accepted.query_id).exists()
@@ -293,7 +298,7 @@ def _finish(accepted: Accepted, plan: Plan, outcome: Outcome, assembly: Assembly
             assembly,
             outcome.status,
             user_id=accepted.user_id,
-            is_turn=is_turn,
+            is_turn=_is_turn(plan.ask, outcome.status),
         )
     return True
 

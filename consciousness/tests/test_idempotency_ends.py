@@ -15,6 +15,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import User
 from conftest import PASSWORD
+from consciousness import services
 from consciousness.maintenance import delete_old_queries, forget_idempotent_requests
 from consciousness.models import IdempotentRequest, Query, QueryContent, Status, UsageDay
 from consciousness.models import idempotency as idempotency_models
@@ -327,6 +328,42 @@ def test_a_result_that_cannot_be_kept_still_reaches_its_caller(
     assert code_of(send(as_alice)) == (409, "idempotency_in_progress")
     expire_leases()
     assert send(as_alice).status_code == 200
+
+
+def turns(client: APIClient) -> list[list[str]]:
+    """What was asked, by conversation."""
+    found = []
+    for kept in client.get(CONVERSATIONS).json()["results"]:
+        messages = client.get(f"{CONVERSATIONS}/{kept['id']}/messages").json()["results"]
+        found.append([said["content"] for said in messages if said["role"] == "user"])
+    return found
+
+
+@pytest.mark.parametrize("more", [{}, {"temperature": 0}], ids=["", "cached"])
+def test_one_that_slept_between_its_claim_and_its_query_is_not_answered_beside_its_retry(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    body = {**COUNT, **more, "conversation": "new"}
+    as_alice.post(PROCESS, {**COUNT, **more})
+    started = services.start_query
+    retried: list[Any] = []
+
+    def late(**asked: Any) -> Any:
+        if not retried:
+            expire_leases()
+            retried.append(None)
+            retried[0] = send(as_alice, body)
+        return started(**asked)
+
+    monkeypatch.setattr(services, "start_query", late)
+    slow = send(as_alice, body)
+    assert (code_of(slow), slow["Retry-After"]) == ((503, "query_expired"), "1")
+    assert (retried[0].status_code, is_replay(retried[0])) == (200, False)
+    assert Query.objects.count() == 2
+    assert turns(as_alice) == [["Count to 3"]]
+    assert UsageDay.objects.get().reserved_tokens == 0
+    again = send(as_alice, body)
+    assert (again.content, is_replay(again)) == (retried[0].content, True)
 
 
 def test_a_result_that_was_kept_but_not_confirmed_is_left_alone(

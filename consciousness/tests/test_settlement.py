@@ -133,9 +133,15 @@ def test_one_taken_for_an_orphan_that_is_left_is_counted_as_it_was(
     assert query.completion_tokens <= 2
 
 
+def leases_end() -> None:
+    """And nobody has looked yet."""
+    Query.objects.all().active().update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+
+
+@pytest.mark.parametrize("taken", [given_up, leases_end])
 @pytest.mark.parametrize("is_resumed", [False, True], ids=["new", "resumed"])
-def test_one_taken_for_an_orphan_is_no_turn_beside_its_retry(
-    as_alice: APIClient, stub: StubEngine, *, is_resumed: bool
+def test_one_taken_for_dead_is_no_turn_beside_its_retry(
+    as_alice: APIClient, stub: StubEngine, taken: Callable[[], None], *, is_resumed: bool
 ) -> None:
     conversation = "new"
     if is_resumed:
@@ -146,7 +152,7 @@ def test_one_taken_for_an_orphan_is_no_turn_beside_its_retry(
     stream = chunks(response)
     next(stream)
     IdempotentRequest.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
-    given_up()
+    taken()
     assert send(as_alice, body).status_code == 200
     assert event_of(list(stream)[-1])[0] == "done"
     hang_up(response)
