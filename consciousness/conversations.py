@@ -136,6 +136,17 @@ def delete_query(query: Query) -> None:
             _forget_title(conversation, title_for(content.prompt) if content else _UNTITLED)
 
 
+def take_out(query: Query) -> None:
+    """Leave it in the history alone, as if it had been asked without its conversation. In the
+    transaction that takes its owner's turn."""
+    rows = Query.objects.filter(id=query.id).select_related("conversation", "content")
+    own = rows.get()
+    rows.update(conversation=None)
+    content = getattr(own, "content", None)
+    if own.conversation is not None and content is not None:
+        _forget_title(own.conversation, title_for(content.prompt))
+
+
 def _forget_title(conversation: Conversation, title: str) -> None:
     titled = Conversation.objects.filter(id=conversation.id, title__in=(title, _UNTITLED))
     if titled.select_for_update(no_key=True).values_list("id").first() is None:

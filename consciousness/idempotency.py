@@ -27,10 +27,11 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from consciousness import quota
+from consciousness import conversations, owners, quota
 from consciousness.asks import Answer, Ask
 from consciousness.engine_stream import Chunk
-from consciousness.models import KEY_LENGTH, IdempotentRequest
+from consciousness.models import KEY_LENGTH, IdempotentRequest, Query, Status
+from consciousness.models.idempotency import IdempotentRequestQuerySet
 from consciousness.sse import Writer
 from sovereigncore import ratelimit
 from sovereigncore.api import JSONRenderer, ServiceError
@@ -119,28 +120,31 @@ def keeping(request: Request, writer: Writer) -> Writer:
 class Claim:
     """A key while its first request runs: a result is kept under it, or it is free again."""
 
-    def __init__(self, row_id: int) -> None:
-        self.id = row_id
+    def __init__(self, row: IdempotentRequest) -> None:
+        self.id, self._user_id = row.id, row.user_id
         self._is_open = True
 
     def keep(self, *, status: int, body: bytes) -> None:
         """A database that is away does not take the answer from its caller: then the key is free
         when its lease is over."""
+        self._is_open = False
+        rows = IdempotentRequest.objects.all()
         try:
-            rows = IdempotentRequest.objects.all()
-            self._is_open = not rows.keep(self.id, status=status, body=body.decode())
+            if not rows.keep(self.id, status=status, body=body.decode()):
+                rows.release(self.id)
         except DatabaseFailure:
             log.warning("idempotent_result_not_kept")
         finally:
             release_connection()
 
     def release(self) -> None:
-        """Free the key, unless a result is kept under it."""
+        """Free the key, unless its request was answered."""
         if not self._is_open:
             return
         self._is_open = False
         try:
-            IdempotentRequest.objects.all().release(self.id)
+            own = IdempotentRequest.objects.all().running().filter(id=self.id)
+            _free(own, user_id=self._user_id)
         except DatabaseFailure:
             log.warning("idempotency_key_not_released")  # its lease will
         finally:
@@ -183,14 +187,34 @@ def _claim_or_find(user: Any, *, key: str, digest: bytes) -> Claim | IdempotentR
                 row = own.create(
                     user=user, key=key, digest=digest, created_at=now, lease_expires_at=now + _LEASE
                 )
-                return Claim(row.id)
+                return Claim(row)
             earlier = own.in_force(now).filter(key=key).first()
             if earlier is not None:
                 return _checked_earlier(earlier, digest)
-            own.over(now).filter(key=key).delete()
+            _free(own.over(now).filter(key=key), user_id=user.pk)
     finally:
         release_connection()
     raise InProgress
+
+
+def _free(claims: IdempotentRequestQuerySet, *, user_id: Any) -> None:
+    """Delete them, so that their key can be claimed. What was answered under one that has no result
+    was told to nobody, or not to its end, and may be asked again: then that is the turn of the
+    conversation, and the answer that went before is none. In their owner's turn, as all that
+    accepts and finishes queries."""
+    with transaction.atomic():
+        if not owners.try_turn(user_id):
+            return
+        # Locked, or a result might still be kept in between.
+        freed = list(claims.select_for_update().only("status", "query_id"))
+        unheard = Query.objects.filter(
+            id__in=[claim.query_id for claim in freed if claim.status is None],
+            status=Status.COMPLETED,
+            conversation__isnull=False,
+        )
+        for query in unheard:
+            conversations.take_out(query)
+        IdempotentRequest.objects.filter(id__in=[claim.id for claim in freed]).delete()
 
 
 def _checked_earlier(earlier: IdempotentRequest, digest: bytes) -> IdempotentRequest:

@@ -12,7 +12,7 @@ from django.db.models import Exists, OuterRef, Q, Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 
-from consciousness.models.query import Query, QueryContent
+from consciousness.models.query import Query, QueryContent, Status
 from monitoring.batches import delete_in_batches
 
 KEY_LENGTH = 128
@@ -48,6 +48,7 @@ class IdempotentRequestQuerySet(models.QuerySet["IdempotentRequest"]):
             return own.update(status=status, body=body) == 1
 
     def release(self, row_id: int) -> None:
+        """Free a key whose request was answered and has no result to be kept."""
         self.running().filter(id=row_id).delete()
 
     def forget(self, object_id: uuid.UUID) -> None:
@@ -58,7 +59,12 @@ class IdempotentRequestQuerySet(models.QuerySet["IdempotentRequest"]):
         self.filter(status__isnull=False, body__contains=str(object_id)).delete()
 
     def delete_over(self) -> int:
-        return delete_in_batches(self.over(timezone.now()))
+        """One whose query was answered, while its result was not kept, stays as long as the result
+        would have: whoever claims its key anew must find that answer."""
+        now = timezone.now()
+        answered = Query.objects.filter(id=OuterRef("query_id"), status=Status.COMPLETED)
+        is_wanted = Q(Exists(answered), status__isnull=True, created_at__gte=now - KEPT_FOR)
+        return delete_in_batches(self.over(now).exclude(is_wanted))
 
 
 def _is_over(now: datetime) -> Q:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from django.db import Error as DatabaseFailure
+from django.db import OperationalError
 from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
 from conftest import PASSWORD
-from consciousness import services
+from consciousness import idempotency, services, settlement
 from consciousness.maintenance import delete_old_queries, forget_idempotent_requests
 from consciousness.models import IdempotentRequest, Query, QueryContent, Status, UsageDay
 from consciousness.models import idempotency as idempotency_models
@@ -321,9 +322,23 @@ def test_a_result_that_cannot_be_kept_still_reaches_its_caller(
 
     with monkeypatch.context() as patch:
         patch.setattr(idempotency_models.IdempotentRequestQuerySet, "keep", away)
-        patch.setattr(idempotency_models.IdempotentRequestQuerySet, "release", away)
         assert send(as_alice).json()["response"] == "1 2 3"
     assert len(logs.events("idempotent_result_not_kept")) == 1
+    assert code_of(send(as_alice)) == (409, "idempotency_in_progress")
+    expire_leases()
+    assert send(as_alice).status_code == 200
+
+
+def test_a_key_that_cannot_be_freed_is_free_when_its_lease_is_over(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch, logs: LogCapture
+) -> None:
+    def away(*_args: object, **_more: object) -> None:
+        raise DatabaseFailure("at 10.0.0.3")
+
+    stub.enqueue(Behaviour.HTML)
+    with monkeypatch.context() as patch:
+        patch.setattr(idempotency, "_free", away)
+        assert code_of(send(as_alice)) == (502, "engine_bad_reply")
     assert len(logs.events("idempotency_key_not_released")) == 1
     assert code_of(send(as_alice)) == (409, "idempotency_in_progress")
     expire_leases()
@@ -337,6 +352,16 @@ def turns(client: APIClient) -> list[list[str]]:
         messages = client.get(f"{CONVERSATIONS}/{kept['id']}/messages").json()["results"]
         found.append([said["content"] for said in messages if said["role"] == "user"])
     return found
+
+
+def conversation_for(client: APIClient, *, is_resumed: bool) -> str:
+    if not is_resumed:
+        return "new"
+    begun = client.post(PROCESS, {"prompt": "Hello", "conversation": "new"})
+    return str(begun.json()["conversation"])
+
+
+resumed = pytest.mark.parametrize("is_resumed", [False, True], ids=["new", "resumed"])
 
 
 @pytest.mark.parametrize("more", [{}, {"temperature": 0}], ids=["", "cached"])
@@ -364,6 +389,69 @@ def test_one_that_slept_between_its_claim_and_its_query_is_not_answered_beside_i
     assert UsageDay.objects.get().reserved_tokens == 0
     again = send(as_alice, body)
     assert (again.content, is_replay(again)) == (retried[0].content, True)
+
+
+@resumed
+def test_an_answer_whose_key_is_claimed_anew_before_it_is_kept_is_no_turn(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch, *, is_resumed: bool
+) -> None:
+    body = {**COUNT, "conversation": conversation_for(as_alice, is_resumed=is_resumed)}
+    keep = idempotency_models.IdempotentRequestQuerySet.keep
+    retried: list[Any] = []
+
+    def late(*args: Any, **values: Any) -> bool:
+        if not retried:
+            expire_leases()
+            retried.append(None)
+            retried[0] = send(as_alice, body)
+        return keep(*args, **values)
+
+    monkeypatch.setattr(idempotency_models.IdempotentRequestQuerySet, "keep", late)
+    assert send(as_alice, body).status_code == 200
+    assert (retried[0].status_code, is_replay(retried[0])) == (200, False)
+    assert turns(as_alice) == [["Hello"] * is_resumed + ["Count to 3"]]
+    assert Query.objects.filter(status=Status.COMPLETED).count() == 2 + is_resumed
+    assert is_replay(send(as_alice, body))
+
+
+@resumed
+def test_an_answer_that_was_settled_but_not_confirmed_is_no_turn_beside_its_retry(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch, *, is_resumed: bool
+) -> None:
+    """As where the database stops for longer than anybody waits and then does what it was asked."""
+    body = {**COUNT, "conversation": conversation_for(as_alice, is_resumed=is_resumed)}
+
+    def unconfirmed(finish: Callable[[], bool]) -> bool:
+        finish()
+        raise OperationalError("it says nothing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(settlement, "retry_broken", unconfirmed)
+        assert code_of(send(as_alice, body)) == (503, "database_unavailable")
+    assert send(as_alice, body).status_code == 200
+    assert turns(as_alice) == [["Hello"] * is_resumed + ["Count to 3"]]
+
+
+def test_an_answer_that_could_not_be_kept_is_no_turn_when_it_is_asked_for_again(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_args: object, **_more: object) -> None:
+        raise DatabaseFailure("at 10.0.0.3")
+
+    body = {**COUNT, "conversation": "new"}
+    with monkeypatch.context() as patch:
+        patch.setattr(idempotency_models.IdempotentRequestQuerySet, "keep", away)
+        assert send(as_alice, body).status_code == 200
+    assert turns(as_alice) == [["Count to 3"]]
+    expire_leases()
+    assert forget_idempotent_requests() == 0, "it is looked for when the key is used again"
+    assert turns(as_alice) == [["Count to 3"]]
+    assert send(as_alice, body).status_code == 200
+    assert turns(as_alice) == [["Count to 3"]]
+    age(hours=24, seconds=1)
+    assert forget_idempotent_requests() == 1
+    assert send(as_alice, body).status_code == 200
+    assert turns(as_alice) == [["Count to 3"]] * 2, "what was kept long enough stays as it is"
 
 
 def test_a_result_that_was_kept_but_not_confirmed_is_left_alone(
