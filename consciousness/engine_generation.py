@@ -23,6 +23,8 @@ from consciousness.engine_connection import Connection
 from consciousness.engine_stream import Chunk, Tally, Usage, chunks_of, drop_alternatives
 
 _IDLE_S = 0.25  # how soon a vanished caller or a passed deadline is noticed
+# More than between two looks lies only where this process stood still, or its caller read nothing.
+_LONGEST_LOOK_S = 1.0
 # What an engine gets to notice that it is to stop. Until then it is busy and may have sent tokens,
 # so neither its slot is free nor the count complete; one that let a deadline pass has had its time,
 # and a caller waits to be told.
@@ -43,7 +45,7 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
     """Seconds. `first_token` and `silence` bound the waiting for any sign of life from the engine,
-    before and after the first text; `total` counts from the call."""
+    before and after the first text, while somebody listens; `total` counts from the call."""
 
     connect_s: float = field(default_factory=lambda: settings.ENGINE_CONNECT_TIMEOUT_S)
     first_token_s: float = field(default_factory=lambda: settings.ENGINE_FIRST_TOKEN_TIMEOUT_S)
@@ -106,7 +108,8 @@ class Generation:
         self.first_token_after_s: float | None = None
         self._has_answered = self._has_accepted = False
         self._is_late = False
-        self._started_s = self._last_s = time.monotonic()
+        self._started_s = self._last_s = self._looked_s = self._heard_s = time.monotonic()
+        self._slept_s = 0.0
         # With the request's id, which the engine and what is logged here are to name.
         read_with_context = functools.partial(contextvars.copy_context().run, self._read)
         self._reader = threading.Thread(target=read_with_context, name="engine-reader", daemon=True)
@@ -160,7 +163,8 @@ class Generation:
         return item
 
     def _account(self, chunk: Chunk) -> None:
-        self._last_s = time.monotonic()
+        self._heard_s = self._awake_s()
+        self._last_s = self._looked_s
         if chunk.text or chunk.extra:
             self._begun.add(chunk.index)
             if self.first_token_after_s is None:
@@ -197,14 +201,23 @@ class Generation:
         if missing:
             raise errors.UnsupportedByEngine("n")
 
+    def _awake_s(self) -> float:
+        """Now, by a clock that stands still while nobody listens. A process that was stopped looks
+        at its clock a moment before it reads what the engine said meanwhile: that is no silence."""
+        now = time.monotonic()
+        self._slept_s += max(0.0, now - self._looked_s - _LONGEST_LOOK_S)
+        self._looked_s = now
+        return now - self._slept_s
+
     def _check_deadlines(self) -> None:
-        now, has_begun = time.monotonic(), self.first_token_after_s is not None
-        allowed_s = self._timeouts.silence_s if has_begun else self._timeouts.first_token_s
-        is_silent = now - self._last_s > allowed_s
-        if is_silent or now - self._started_s > self._timeouts.total_s:
+        now, has_begun = self._awake_s(), self.first_token_after_s is not None
+        limits = self._timeouts
+        is_silent = now - self._heard_s > (limits.silence_s if has_begun else limits.first_token_s)
+        if is_silent or self._looked_s - self._started_s > limits.total_s:
             self._is_late = True
             # One that writes and writes was asked for a long answer.
-            raise errors.EngineTimeout(is_fault=is_silent or not has_begun)
+            has_failed = not has_begun and now - self._started_s > limits.total_s
+            raise errors.EngineTimeout(is_fault=is_silent or has_failed)
 
     def close(self) -> None:
         """End the generation upstream if it still runs: closing the connection frees its slot.

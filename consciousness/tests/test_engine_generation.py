@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -22,6 +24,7 @@ from consciousness.tests.generating import (
     started,
     takes_at_most,
     timeouts,
+    wait_for_request,
 )
 from consciousness.tests.raw_server import RawServer
 from tests.log_capture import LogCapture
@@ -81,6 +84,52 @@ def test_each_deadline_holds_alone(
     generation.close()
     assert stub.wait_idle()
     assert readers() == []
+
+
+@pytest.fixture
+def sleep(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """This process is stopped for so many seconds."""
+    slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(slept))
+    monkeypatch.setattr(engine_generation, "time", clock)
+    return slept.append
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "limits"),
+    [
+        (Behaviour.HANG_BEFORE_FIRST_TOKEN, timeouts(first_s=3, total_s=1000)),
+        (Behaviour.HANG_MID_STREAM, timeouts(silence_s=3, total_s=1000)),
+    ],
+)
+def test_a_process_that_slept_calls_no_engine_silent(
+    stub: StubEngine, sleep: Callable[[float], None], behaviour: Behaviour, limits: Timeouts
+) -> None:
+    stub.behave(behaviour, after_tokens=1)
+    generation = started(stub, limits=limits)
+    items = iter(generation)
+    wait_for_request(stub)
+    if behaviour is Behaviour.HANG_MID_STREAM:
+        assert next(item for item in items if item is not None).text == "1"
+    sleep(500)
+    assert next(items) is None
+    with pytest.raises(errors.EngineTimeout) as raised:  # but it has no more time than others
+        list(items)
+    assert raised.value.is_fault
+    generation.close()
+
+
+def test_an_answer_that_was_slept_away_is_no_fault_of_the_engine(
+    stub: StubEngine, sleep: Callable[[float], None]
+) -> None:
+    stub.behave(Behaviour.HANG_BEFORE_FIRST_TOKEN)
+    generation = started(stub, limits=timeouts(total_s=400))
+    wait_for_request(stub)
+    sleep(500)
+    with pytest.raises(errors.EngineTimeout) as raised:
+        list(generation)
+    assert not raised.value.is_fault
+    generation.close()
 
 
 def test_the_deadlines_are_those_of_the_settings(settings: object) -> None:
