@@ -38,6 +38,7 @@ SCRIPT = (Path(__file__).parent / "line.lua").read_text(encoding="utf-8")
 _FIRST_FEW = 4
 _POLL_S, _SLOWEST_POLL_S = 0.02, 0.25
 _PAID_AT_ONCE = 500  # ids; Lua takes some thousands of arguments
+_MOST_OWED = 10_000  # ids, of hours without Redis: there is one every PAUSE_S
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +95,9 @@ class SharedLine:
         self._terms, self._text = terms, script
         self._breaker = Breaker()
         self._script: Script | None = None
-        self._owed: dict[str, float] = {}  # ids to give back, until they have expired anyway
+        # Ids to give back, the oldest first. However old they are: a Redis that was stopped reads
+        # only then what it was asked, and gives a slot for a whole lease to who has left long ago.
+        self._owed: dict[str, None] = {}
         self._owed_lock = threading.Lock()
 
     @property
@@ -142,7 +145,9 @@ class SharedLine:
 
     def _owe(self, key: str) -> None:
         with self._owed_lock:
-            self._owed[key] = time.monotonic() + self._terms.lease_s
+            self._owed[key] = None
+            if len(self._owed) > _MOST_OWED:
+                del self._owed[next(iter(self._owed))]
 
     def _pay(self, request: Request) -> None:
         while owed := self._take_owed():
@@ -150,17 +155,16 @@ class SharedLine:
             try:
                 self._call("leave", first, request.caller, *others)
             except LineBroke as error:
-                with self._owed_lock:
-                    self._owed |= owed
+                for key in owed:
+                    self._owe(key)
                 raise LineAway from error
 
-    def _take_owed(self) -> dict[str, float]:
-        """Some of what has not expired; of what has, nothing is kept."""
-        now = time.monotonic()
+    def _take_owed(self) -> list[str]:
         with self._owed_lock:
-            left = [(key, until_s) for key, until_s in self._owed.items() if until_s > now]
-            self._owed = dict(left[_PAID_AT_ONCE:])
-        return dict(left[:_PAID_AT_ONCE])
+            owed = list(self._owed)[:_PAID_AT_ONCE]
+            for key in owed:
+                del self._owed[key]
+        return owed
 
     def _run(self, operation: str, request: Request | None, *more: Any) -> Any:
         """One step of the script, after the giving back of what is owed. Raises LineAway, and

@@ -11,7 +11,7 @@ import pytest
 import redis
 from pytest_django import Settings
 
-from consciousness.admission import Admission, QueueTimeout, Terms, gate
+from consciousness.admission import Admission, QueueTimeout, Terms, gate, shared
 from consciousness.admission.shared import SharedLine
 from consciousness.tests.admitting import (
     ENGINE,
@@ -237,22 +237,33 @@ def test_what_is_owed_is_kept_until_redis_takes_it(
         assert counts(admission) == (0, 0)
 
 
-def test_what_has_expired_meanwhile_is_owed_no_longer(
+def test_what_is_owed_is_given_back_however_long_redis_hung(
     server: RedisServer, asked: list[str]
 ) -> None:
-    admission = Admission(Terms(lease_us=100_000))
+    """Its lease begins when Redis goes on."""
+    lease_s = 0.1
+    admission = Admission(Terms(lease_us=int(lease_s * 1e6)))
     take(admission)
     server.pause()
     try:
         take(admission)
+        time.sleep(2 * lease_s)
     finally:
         server.resume()
-    (owed_until_s,) = admission._shared._owed.values()
-    wait_until(lambda: time.monotonic() > owed_until_s)
     pause_is_over(admission)
     asked.clear()
     take(admission)
-    assert asked == ["enter", "leave"]
+    assert asked == ["leave", "enter", "leave"]
+    assert admission._shared._owed == {}
+
+
+def test_no_more_is_owed_than_can_be_remembered(
+    admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "_MOST_OWED", 3)
+    for number in range(5):
+        admission._shared._owe(str(number))
+    assert list(admission._shared._owed) == ["2", "3", "4"]
 
 
 def test_what_was_never_sent_is_not_owed(
