@@ -52,8 +52,20 @@ local function give_ends()
   end
 end
 
+-- What ends later than it can, or was seen later than now, was noted before this server's clock was
+-- set back. It counts from now, or a dead holder's slot would be away for as long.
+local function follow_clock()
+  local latest = now + math.max(lease_us, ticket_us)
+  for key, limit in pairs({[ALIVE] = latest, [SEEN] = now}) do
+    for _, each in ipairs(redis.call('ZRANGEBYSCORE', key, limit + 1, '+inf')) do
+      redis.call('ZADD', key, limit, each)
+    end
+  end
+end
+
 -- Drop what expired; whether anything did.
 local function purge()
+  follow_clock()
   if redis.call('ZCARD', ALIVE) < redis.call('HLEN', TICKETS) + redis.call('HLEN', LEASES) then
     give_ends()
   end
@@ -293,7 +305,7 @@ function operations.leave()
   for _, each in ipairs(leaving) do
     local lease = redis.call('HGET', LEASES, each)
     if lease then
-      local hold = now - tonumber(string.match(lease, '^%d+'))
+      local hold = math.max(0, now - tonumber(string.match(lease, '^%d+')))
       local before = tonumber(redis.call('HGET', BOOK, 'hold') or hold)
       redis.call('HSET', BOOK, 'hold', before + (hold - before) * SMOOTHING)
     end

@@ -30,6 +30,9 @@ from tests.servers import RedisServer
 
 pytestmark = pytest.mark.once
 
+LINE = "sovereigncore:admission:{line}:"
+HOUR_US = 3_600_000_000
+
 
 @pytest.fixture(autouse=True)
 def _small(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +74,7 @@ def pause_is_over(admission: Admission) -> None:
 def in_redis(server: RedisServer, name: str) -> int:
     """How many `tickets` or `leases` there are."""
     with redis.Redis.from_url(server.admin_url) as client:
-        count: int = client.hlen(f"sovereigncore:admission:{{line}}:{name}")
+        count: int = client.hlen(LINE + name)
         return count
 
 
@@ -304,6 +307,28 @@ def test_a_redis_that_lost_its_memory_takes_nobody_s_slot(server: RedisServer) -
         assert all(holder.is_alive() for holder in holders)
         assert counts(admission) == (2, 0)
     assert counts(admission) == (0, 0)
+
+
+def test_a_redis_whose_clock_was_set_back_holds_nothing_for_the_dead(server: RedisServer) -> None:
+    short = 300_000
+    admission = Admission(Terms(lease_us=short, ticket_us=short, seen_us=short))
+    dead = admission.slot(caller="a", candidates=lambda: ENGINE, is_abandoned=stays)
+    dead.__enter__()
+    with redis.Redis.from_url(server.admin_url) as client:
+        for name in ("alive", "seen"):
+            ((entry, at_us),) = client.zrange(LINE + name, 0, -1, withscores=True)
+            client.zadd(LINE + name, {entry: at_us + HOUR_US})
+        wait_until(lambda: counts(admission) == (0, 0) and not client.zcard(f"{LINE}seen"))
+    dead.__exit__(None, None, None)
+
+
+def test_no_slot_was_held_for_less_than_no_time(admission: Admission, server: RedisServer) -> None:
+    with redis.Redis.from_url(server.admin_url) as client:
+        with admission.slot(caller="a", candidates=lambda: ENGINE, is_abandoned=stays):
+            ((key, lease),) = client.hgetall(f"{LINE}leases").items()
+            started_us, told = lease.split(b" ", 1)
+            client.hset(f"{LINE}leases", key, b"%d %b" % (int(started_us) + HOUR_US, told))
+        assert float(client.hget(f"{LINE}book", "hold")) == 0
 
 
 def test_those_who_wait_keep_their_places_when_redis_forgets_them(
