@@ -12,7 +12,7 @@ from django.db.models import Exists, OuterRef, Q, Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 
-from consciousness.models.query import Query, QueryContent, Status
+from consciousness.models.query import Query, QueryContent
 from monitoring.batches import delete_in_batches
 
 KEY_LENGTH = 128
@@ -59,12 +59,11 @@ class IdempotentRequestQuerySet(models.QuerySet["IdempotentRequest"]):
         self.filter(status__isnull=False, body__contains=str(object_id)).delete()
 
     def delete_over(self) -> int:
-        """One whose query was answered, while its result was not kept, stays as long as the result
-        would have: whoever claims its key anew must find that answer."""
+        """Those without a result stay as long as others. Their process may have slept, as this one
+        has then, and needs its claim when it wakes; and whoever claims the key anew has to find
+        what was answered under it. Until then they are in nobody's way."""
         now = timezone.now()
-        answered = Query.objects.filter(id=OuterRef("query_id"), status=Status.COMPLETED)
-        is_wanted = Q(Exists(answered), status__isnull=True, created_at__gte=now - KEPT_FOR)
-        return delete_in_batches(self.over(now).exclude(is_wanted))
+        return delete_in_batches(self.over(now).filter(created_at__lt=now - KEPT_FOR))
 
 
 def _is_over(now: datetime) -> Q:

@@ -17,7 +17,11 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from conftest import PASSWORD
 from consciousness import idempotency, services, settlement
-from consciousness.maintenance import delete_old_queries, forget_idempotent_requests
+from consciousness.maintenance import (
+    delete_old_queries,
+    forget_idempotent_requests,
+    settle_orphans,
+)
 from consciousness.models import IdempotentRequest, Query, QueryContent, Status, UsageDay
 from consciousness.models import idempotency as idempotency_models
 from consciousness.tests.asking import (
@@ -265,10 +269,30 @@ def test_a_key_is_free_when_the_leases_of_its_request_are_over(
     assert send(as_alice).status_code == status
 
 
-@pytest.mark.parametrize(("query_s", "deleted"), [(-1, 1), (5, 0)])
-def test_what_dead_processes_left_is_cleaned_up(alice: User, query_s: float, deleted: int) -> None:
+@pytest.mark.parametrize(("query_s", "hours", "deleted"), [(-1, 24, 1), (5, 24, 0), (-1, 23, 0)])
+def test_what_dead_processes_left_is_cleaned_up(
+    alice: User, query_s: float, hours: int, deleted: int
+) -> None:
     left_behind(alice, claim_s=-1, query_s=query_s)
+    age(hours=hours, seconds=1)
     assert forget_idempotent_requests() == deleted
+
+
+def test_one_that_slept_finds_its_claim_when_it_wakes(
+    as_alice: APIClient, stub: StubEngine
+) -> None:
+    """The worker has slept, too, and everything is due when both wake."""
+    body = {**STREAM, "conversation": "new"}
+    response = send(as_alice, body)
+    stream = chunks(response)
+    next(stream)
+    expire_leases()
+    forget_idempotent_requests()
+    settle_orphans()
+    list(stream)
+    hang_up(response)
+    assert turns(as_alice) == [["Count to 3"]]
+    assert is_replay(send(as_alice, body))
 
 
 def test_leases_end_within_minutes(as_alice: APIClient, stub: StubEngine) -> None:
