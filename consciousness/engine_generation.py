@@ -265,8 +265,9 @@ class Generation:
 
     def _stream(self) -> None:
         limits = self._timeouts
-        # The waiting thread enforces the deadlines; these only end a reader it left behind.
-        read_s = max(limits.first_token_s, limits.silence_s) + 5
+        # The waiting thread enforces the deadlines; this only ends a reader it left behind. Sooner,
+        # the engine would pass for one that has ended, and what it went on to send for nothing.
+        read_s = limits.total_s + 5
         with self._http.stream(
             "POST",
             self._path,

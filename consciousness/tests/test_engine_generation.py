@@ -132,6 +132,21 @@ def test_an_answer_that_was_slept_away_is_no_fault_of_the_engine(
     generation.close()
 
 
+def test_the_reader_gives_no_engine_up_before_its_time() -> None:
+    asked: list[httpx2.Timeout] = []
+
+    def note(request: httpx2.Request) -> httpx2.Response:
+        asked.append(httpx2.Timeout(**request.extensions["timeout"]))
+        raise httpx2.ConnectError("nobody there")
+
+    http = httpx2.Client(base_url="http://engine", transport=httpx2.MockTransport(note))
+    generation = Generation(http, b"{}", timeouts(first_s=1, silence_s=2, total_s=300))
+    with pytest.raises(errors.EngineUnavailable):
+        list(generation)
+    generation.close()
+    assert [limit.read for limit in asked] == [305]
+
+
 def test_the_deadlines_are_those_of_the_settings(settings: object) -> None:
     for number, name in enumerate(("CONNECT", "FIRST_TOKEN", "SILENCE", "TOTAL"), 11):
         setattr(settings, f"ENGINE_{name}_TIMEOUT_S", number)
