@@ -43,6 +43,7 @@ MAX_BODY_BYTES = 1024 * 1024  # larger ones are refused by their length and neve
 WRITE_TIMEOUT_S = 30.0
 _LINGER_S = 0.5
 _IMPATIENT_AFTER_S = 1.0  # what a thread may wait for bytes while threads are short
+_SLEPT_AFTER_S = 3.0  # the main loop comes round every second
 
 Application = Callable[..., Iterable[bytes]]
 
@@ -117,6 +118,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self.method_queue = _Queue()
         self._readers = _Readers()
+        self._looked_s = time.monotonic()
         self._free_memory = free_memory.GivingBack()
 
     def init_process(self) -> None:
@@ -130,11 +132,31 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def notify(self) -> None:
         """Called by the main loop every second, whatever the threads do."""
         super().notify()
+        if not self._has_slept:
+            self._cut_overdue()
+        self._looked_s = time.monotonic()
+        self._free_memory.now_and_then()
+
+    def _cut_overdue(self) -> None:
         for connection in self._readers.overdue(at_most=max(1, self.cfg.threads // 2)):
             self.log.info("A client took too long to send its request and was cut.")
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end and goes on
-        self._free_memory.now_and_then()
+
+    @property
+    def _has_slept(self) -> bool:
+        """Whether this process was stopped since it last looked. What clients sent meanwhile is
+        unread (a poll that was interrupted so finds nothing), and they are not late: they have
+        until the next look."""
+        return time.monotonic() - self._looked_s > _SLEPT_AFTER_S
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        if force or not self._has_slept:
+            super().murder_keepalived(force)
+
+    def murder_pending(self) -> None:
+        if not self._has_slept:
+            super().murder_pending()
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Leaves the port when the worker is to end, and hears those who have connected already.

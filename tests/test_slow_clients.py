@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
+import selectors
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from pytest_django import Settings
 
 from sovereigncore import web_worker
-from sovereigncore.web_worker import _Queue, _Readers
+from sovereigncore.web_worker import Worker, _Queue, _Readers
 from tests.platform import Platform, running_platform
 from tests.stub_engine import StubEngine
 
@@ -22,6 +27,7 @@ pytestmark = [pytest.mark.xdist_group(__name__), pytest.mark.once]
 TIMEOUT_S = 30.0
 THREADS = 100
 REGISTER = "/api/v1/users/register"
+KEPT_ALIVE_S = 5  # as in gunicorn.conf.py
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +109,27 @@ def test_a_request_that_does_not_come_is_cut_at_its_deadline(platform: Platform)
     with connections(platform, 1, b"GET / HTTP/1.1\r\nHost:") as (connection,):
         connection.settimeout(web_worker.HEAD_TIMEOUT_S + TIMEOUT_S)
         assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["new", "kept alive"])
+def test_who_asks_while_the_worker_is_stopped_is_answered(
+    platform: Platform, *, is_first: bool
+) -> None:
+    (worker,) = psutil.Process(platform.pid).children()
+    connection = http.client.HTTPConnection("127.0.0.1", platform.port, timeout=TIMEOUT_S)
+    with contextlib.closing(connection):
+        connection.connect()
+        if not is_first:
+            connection.request("GET", "/live")
+            assert connection.getresponse().read()
+        time.sleep(0.5)  # it waits for what comes next
+        worker.suspend()
+        try:
+            connection.request("GET", "/live")
+            time.sleep(KEPT_ALIVE_S + 1)
+        finally:
+            worker.resume()
+        assert connection.getresponse().status == 200
 
 
 def test_a_body_that_ends_early_is_no_request(platform: Platform) -> None:
@@ -216,6 +243,21 @@ def test_where_threads_are_short_the_longest_waiting_goes_first(
 
 def test_worker_and_application_agree_on_the_largest_body(settings: Settings) -> None:
     assert settings.MAX_BODY_BYTES == web_worker.MAX_BODY_BYTES
+
+
+def test_a_worker_that_was_stopped_looks_before_it_takes_anybody_for_late() -> None:
+    worker = Worker.__new__(Worker)
+    worker.poller, worker.nr_conns = selectors.DefaultSelector(), 4
+    for is_late, left in [(False, 1), (True, 0)]:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            connection = SimpleNamespace(sock=ours, timeout=0.0, close=ours.close)
+            worker.keepalived_conns, worker.pending_conns = deque([connection]), deque([connection])
+            slept_s = 0.0 if is_late else web_worker._SLEPT_AFTER_S + 1
+            worker._looked_s = time.monotonic() - slept_s
+            worker.murder_keepalived()
+            worker.murder_pending()
+            assert (len(worker.keepalived_conns), len(worker.pending_conns)) == (left, left)
 
 
 def test_a_thread_that_outlives_its_worker_writes_to_nobody() -> None:
