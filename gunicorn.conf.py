@@ -13,6 +13,7 @@ import shutil
 import signal
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gunicorn.glogging import Logger
 from gunicorn.http.errors import ParseException
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_SLEPT_AFTER_S = 10.0  # the master comes round every second
 _IDLE_CONNECTIONS = 1000  # kept alive beside the WEB_THREADS that are being answered
 
 
@@ -125,10 +127,30 @@ accesslog = None  # RequestLogMiddleware writes that line
 
 def on_starting(server: Any) -> None:
     """Drop the counts of an earlier run. Not run on SIGHUP, when the old workers still count."""
+    _spare_who_slept(server)
     if server.master_pid:  # a successor started by SIGUSR2 beside its predecessor
         return
     for counts in _metrics_dir.glob("*.db"):
         counts.unlink(missing_ok=True)
+
+
+def _spare_who_slept(server: Any) -> None:
+    """Where all of this stood still, as in a frozen container, the master wakes to workers that
+    have not said for long that they live, and would kill them with what they have in hand. They
+    get a moment to say so first."""
+    kill_the_silent = server.murder_workers
+    looked_s, spared_until_s = time.monotonic(), 0.0
+
+    def kill_the_silent_unless_all_slept() -> None:
+        nonlocal looked_s, spared_until_s
+        now = time.monotonic()
+        if now - looked_s > _SLEPT_AFTER_S:
+            spared_until_s = now + _SLEPT_AFTER_S
+        looked_s = now
+        if now >= spared_until_s:
+            kill_the_silent()
+
+    server.murder_workers = kill_the_silent_unless_all_slept
 
 
 def on_exit(server: Any) -> None:

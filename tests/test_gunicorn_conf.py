@@ -76,6 +76,28 @@ def test_a_killed_master_leaves_no_worker_behind_that_holds_the_port(
         socket.create_server(("127.0.0.1", platform.port)).close()
 
 
+def test_workers_that_slept_with_their_master_are_not_killed_when_they_wake(
+    live_stub: StubEngine,
+) -> None:
+    timeout_s = 12
+    with running_platform(live_stub, GUNICORN_CMD_ARGS=f"--timeout {timeout_s}") as platform:
+        master = psutil.Process(platform.pid)
+        (worker,) = master.children()
+        frozen = [master, worker]
+        for process in frozen:
+            process.suspend()
+        try:
+            time.sleep(timeout_s + 1)
+        finally:
+            for process in frozen:
+                process.resume()
+                time.sleep(0.5)
+        with platform.client() as http:
+            assert http.get("/live").status_code == 200
+        assert master.children() == [worker]
+        assert not [line for line in platform.log_lines() if "WORKER TIMEOUT" in line]
+
+
 def test_a_dead_workers_requests_in_progress_are_no_longer_counted(live_stub: StubEngine) -> None:
     with running_platform(live_stub) as platform, platform.client() as http:
         http.get("/live")
