@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 
 import psutil
 import pytest
@@ -97,6 +98,7 @@ def test_a_web_process_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     worker = object.__new__(web_worker.Worker)
     worker._readers = web_worker._Readers()
+    worker._looked_s = time.monotonic()
     worker._free_memory = free_memory.GivingBack()
     worker.cfg = type("Config", (), {"threads": 4})
     monkeypatch.setattr("gunicorn.workers.gthread.ThreadWorker.notify", lambda worker: None)
