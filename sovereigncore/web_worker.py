@@ -118,7 +118,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args, **kwargs)
         self.method_queue = _Queue()
         self._readers = _Readers()
-        self._looked_s = time.monotonic()
+        self._looked_s, self._has_spared = time.monotonic(), False
         self._free_memory = free_memory.GivingBack()
 
     def init_process(self) -> None:
@@ -132,9 +132,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def notify(self) -> None:
         """Called by the main loop every second, whatever the threads do."""
         super().notify()
-        if not self._has_slept:
+        is_sparing = self._has_slept
+        if not is_sparing:
             self._cut_overdue()
-        self._looked_s = time.monotonic()
+        self._looked_s, self._has_spared = time.monotonic(), is_sparing
         self._free_memory.now_and_then()
 
     def _cut_overdue(self) -> None:
@@ -147,8 +148,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def _has_slept(self) -> bool:
         """Whether this process was stopped since it last looked. What clients sent meanwhile is
         unread (a poll that was interrupted so finds nothing), and they are not late: they have
-        until the next look."""
-        return time.monotonic() - self._looked_s > _SLEPT_AFTER_S
+        until the next look. Not twice in a row: a main loop that is slow under load would let slow
+        clients keep their threads for ever."""
+        return not self._has_spared and time.monotonic() - self._looked_s > _SLEPT_AFTER_S
 
     def murder_keepalived(self, force: bool = False) -> None:
         if force or not self._has_slept:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from pytest_django import Settings
 
-from sovereigncore import web_worker
+from sovereigncore import free_memory, web_worker
 from sovereigncore.web_worker import Worker, _Queue, _Readers
 from tests.platform import Platform, running_platform
 from tests.stub_engine import StubEngine
@@ -254,10 +254,30 @@ def test_a_worker_that_was_stopped_looks_before_it_takes_anybody_for_late() -> N
             connection = SimpleNamespace(sock=ours, timeout=0.0, close=ours.close)
             worker.keepalived_conns, worker.pending_conns = deque([connection]), deque([connection])
             slept_s = 0.0 if is_late else web_worker._SLEPT_AFTER_S + 1
-            worker._looked_s = time.monotonic() - slept_s
+            worker._looked_s, worker._has_spared = time.monotonic() - slept_s, False
             worker.murder_keepalived()
             worker.murder_pending()
             assert (len(worker.keepalived_conns), len(worker.pending_conns)) == (left, left)
+
+
+def test_a_worker_whose_every_look_is_late_cuts_slow_clients_all_the_same() -> None:
+    worker = Worker.__new__(Worker)
+    worker.tmp = SimpleNamespace(notify=lambda: None)
+    worker._free_memory = free_memory.GivingBack()
+    worker.cfg, worker.log = SimpleNamespace(threads=2), SimpleNamespace(info=lambda _said: None)
+    worker._readers, worker._has_spared = _Readers(), False
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        worker._readers.begin(ours, timeout_s=-1)
+        for is_cut in (False, True):
+            worker._looked_s = time.monotonic() - web_worker._SLEPT_AFTER_S - 1
+            worker.notify()
+            if is_cut:
+                assert theirs.recv(1) == b""
+            else:
+                with pytest.raises(BlockingIOError):
+                    theirs.recv(1)
 
 
 def test_a_thread_that_outlives_its_worker_writes_to_nobody() -> None:
