@@ -10,16 +10,24 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import Error as DatabaseFailure
 from django.db import connection, connections, transaction
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from accounts.models import User
 from conftest import PASSWORD
 from consciousness import conversations, owners, settlement
-from consciousness.models import Conversation, Query, QueryContent, UsageDay
+from consciousness.models import (
+    Conversation,
+    IdempotentRequest,
+    Query,
+    QueryContent,
+    UsageDay,
+)
 from consciousness.models.idempotency import IdempotentRequestQuerySet
 from consciousness.tests.asking import CAPITAL, QUERIES, ask, assert_nothing_runs
-from consciousness.tests.keyed import send, the_key_is_free
+from consciousness.tests.keyed import is_replay, send, the_key_is_free
 from consciousness.tests.remembering import DOG, MEMORIES
 from tests.stub_engine import StubEngine
 
@@ -218,6 +226,31 @@ def test_no_fact_is_replayed_that_goes_while_its_result_is_kept(
     assert [used["id"] for used in answer["memories_used"]] == [fact["id"]]
     assert forgetting.response().status_code == 204
     assert the_key_is_free()
+
+
+def test_no_result_is_kept_under_a_key_that_is_being_freed(
+    as_alice: APIClient, stub: StubEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process that slept before it kept it. Else it would be told as kept, and be gone."""
+
+    def sleep(*_args: object, **_values: object) -> None:
+        raise DatabaseFailure
+
+    body = {"prompt": "Count to 3", "conversation": "new"}
+    with monkeypatch.context() as patch:
+        patch.setattr(IdempotentRequestQuerySet, "keep", sleep)
+        assert send(as_alice, body).status_code == 200
+    over = timezone.now() - timedelta(seconds=1)
+    Query.objects.update(lease_expires_at=over)
+    IdempotentRequest.objects.update(lease_expires_at=over)
+    claim_id, rows = IdempotentRequest.objects.get().id, IdempotentRequest.objects.all()
+    keeping = Meanwhile(lambda: rows.keep(claim_id, status=200, body="{}"))
+    taken_out = _instead(keeping.begin, conversations.take_out)
+    monkeypatch.setattr(conversations, "take_out", taken_out)
+
+    assert not is_replay(send(as_alice, body))
+    assert keeping.response() is False
+    assert Query.objects.filter(conversation__isnull=False).count() == 1
 
 
 def test_an_account_is_erased_while_its_question_is_settled(
