@@ -31,7 +31,7 @@ from consciousness import conversations, owners, quota
 from consciousness.asks import Answer, Ask
 from consciousness.engine_stream import Chunk
 from consciousness.models import KEY_LENGTH, IdempotentRequest, Query, Status
-from consciousness.models.idempotency import IdempotentRequestQuerySet
+from consciousness.models.idempotency import KEPT_FOR, IdempotentRequestQuerySet
 from consciousness.sse import Writer
 from sovereigncore import ratelimit
 from sovereigncore.api import JSONRenderer, ServiceError
@@ -199,16 +199,21 @@ def _claim_or_find(user: Any, *, key: str, digest: bytes) -> Claim | IdempotentR
 
 def _free(claims: IdempotentRequestQuerySet, *, user_id: Any) -> None:
     """Delete them, so that their key can be claimed. What was answered under one that has no result
-    was told to nobody, or not to its end, and may be asked again: then that is the turn of the
-    conversation, and the answer that went before is none. In their owner's turn, as all that
-    accepts and finishes queries."""
+    was not told to its end, or could not be kept, and may be asked again: then that is the turn of
+    the conversation, and the answer that went before is none. After a day the key is for something
+    else, and that answer stays. In their owner's turn, as all that accepts and finishes queries."""
+    kept_since = timezone.now() - KEPT_FOR
     with transaction.atomic():
         if not owners.try_turn(user_id):
             return
         # Locked, or a result might still be kept in between.
-        freed = list(claims.select_for_update().only("status", "query_id"))
+        freed = list(claims.select_for_update().only("status", "query_id", "created_at"))
         unheard = Query.objects.filter(
-            id__in=[claim.query_id for claim in freed if claim.status is None],
+            id__in=[
+                claim.query_id
+                for claim in freed
+                if claim.status is None and claim.created_at >= kept_since
+            ],
             status=Status.COMPLETED,
             conversation__isnull=False,
         )
