@@ -98,6 +98,42 @@ def test_workers_that_slept_with_their_master_are_not_killed_when_they_wake(
         assert not [line for line in platform.log_lines() if "WORKER TIMEOUT" in line]
 
 
+_MASTERS_LOOKS = """
+import runpy
+import sys
+import time
+from types import SimpleNamespace
+
+conf = runpy.run_path("gunicorn.conf.py")
+looks, now_s = [], 0.0
+time.monotonic = lambda: now_s
+master = SimpleNamespace(murder_workers=lambda: looks.append(now_s), master_pid=0)
+conf["_spare_who_slept"](master)
+for now_s in map(float, sys.argv[1:]):
+    master.murder_workers()
+conf["on_exit"](master)
+print(*looks)
+"""
+
+
+def test_a_worker_that_does_not_wake_with_its_master_is_killed_in_the_end(tmp_path: Path) -> None:
+    seconds = ["1", "2", "100", "101", "109", "110", "111", "119"]
+    looks = subprocess.run(
+        [sys.executable, "-c", _MASTERS_LOOKS, *seconds],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            **environment.test_environment(str(tmp_path)),
+            "DJANGO_SETTINGS_MODULE": "sovereigncore.settings",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert looks.stdout.split() == ["1.0", "2.0", "110.0", "111.0", "119.0"]
+
+
 def test_a_dead_workers_requests_in_progress_are_no_longer_counted(live_stub: StubEngine) -> None:
     with running_platform(live_stub) as platform, platform.client() as http:
         http.get("/live")
