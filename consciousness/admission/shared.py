@@ -38,7 +38,9 @@ SCRIPT = (Path(__file__).parent / "line.lua").read_text(encoding="utf-8")
 _FIRST_FEW = 4
 _POLL_S, _SLOWEST_POLL_S = 0.02, 0.25
 _PAID_AT_ONCE = 500  # ids; Lua takes some thousands of arguments
-_MOST_OWED = 10_000  # ids, of hours without Redis: there is one every PAUSE_S
+# Ids: many times the requests at once of a process. Owed is what they held or asked for when Redis
+# went away; who comes later asks for nothing before that is paid.
+_MOST_OWED = 10_000
 
 log = structlog.get_logger(__name__)
 
@@ -95,8 +97,8 @@ class SharedLine:
         self._terms, self._text = terms, script
         self._breaker = Breaker()
         self._script: Script | None = None
-        # Ids to give back, the oldest first. However old they are: a Redis that was stopped reads
-        # only then what it was asked, and gives a slot for a whole lease to who has left long ago.
+        # Ids to give back, however old they are: a Redis that was stopped reads what it was asked
+        # only when it goes on, and gives a slot for a whole lease to who has left long ago.
         self._owed: dict[str, None] = {}
         self._owed_lock = threading.Lock()
 
