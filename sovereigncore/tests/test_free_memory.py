@@ -98,7 +98,7 @@ def test_a_web_process_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     worker = object.__new__(web_worker.Worker)
     worker._readers = web_worker._Readers()
-    worker._looked_s = time.monotonic()
+    worker._looked_s, worker._has_spared = time.monotonic(), False
     worker._free_memory = free_memory.GivingBack()
     worker.cfg = type("Config", (), {"threads": 4})
     monkeypatch.setattr("gunicorn.workers.gthread.ThreadWorker.notify", lambda worker: None)
