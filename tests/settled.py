@@ -21,7 +21,7 @@ Query.objects.filter(status__in=ACTIVE).update(lease_expires_at=timezone.now())
 settle_orphans()
 rows = Query.objects.select_related("content").values(
     "id", "user__username", "content__prompt", "status", "error_code", "prompt_tokens",
-    "completion_tokens", "reserved_tokens", "is_estimated")
+    "completion_tokens", "reserved_tokens", "is_estimated", "conversation_id")
 days = UsageDay.objects.values(
     "user__username", "requests", "prompt_tokens", "completion_tokens", "reserved_tokens")
 print("REPORT" + json.dumps({"rows": list(rows), "days": list(days)}, default=str))

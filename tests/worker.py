@@ -31,6 +31,11 @@ class Worker:
                 preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - sets a flag, no more
             )
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it runs"
+        return self._process.pid
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
