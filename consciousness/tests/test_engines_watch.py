@@ -96,8 +96,14 @@ def test_an_engine_that_nobody_asks_is_found_dead_and_alive_again(
     second.start()
     eventually(lambda: statuses()["spare"] == "up", within_s=BACK_WITHIN_S)
     assert names(MODEL) == ["default", "spare"]
-    told = [(event["engine"], event["now"]) for event in logs.events("engine_circuit_changed")]
-    assert told == [("spare", "open"), ("spare", "half_open"), ("spare", "closed")]
+
+    def told() -> list[tuple[str, str]]:
+        changes = logs.events("engine_circuit_changed")
+        return [(event["engine"], event["now"]) for event in changes]
+
+    # The watch changes a status and tells of it afterwards.
+    expected = [("spare", "open"), ("spare", "half_open"), ("spare", "closed")]
+    eventually(lambda: told() == expected, within_s=5)
 
 
 def test_an_engine_that_fails_each_generation_is_left_out_though_it_tells_its_models(
