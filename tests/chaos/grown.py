@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -22,6 +23,7 @@ from tests.migrated import ROOT
 from tests.platform import Platform, running_platform
 from tests.server_process import ServerProcess
 from tests.servers import PostgresServer, RedisServer
+from tests.worker import Worker
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 PROCESS = "/api/v1/consciousness/process"
@@ -131,6 +133,25 @@ def grown(users: Sequence[str], *, token_delay_s: float = 0.0, **overrides: str)
             engine=engine,
             keys=make_keys(platform, users),
         )
+
+
+@contextlib.contextmanager
+def working(parts: Grown) -> Iterator[Worker]:
+    """Its worker, which does the periodic jobs."""
+    environment = parts.platform.environment
+    worker = Worker(environment, Path(environment["DATA_DIR"]) / "worker.log")
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+def queue_of(parts: Grown) -> tuple[int, int]:
+    """Over all processes: how many slots are busy, and how many wait."""
+    with parts.client("u0") as http:
+        queue = http.get(STATUS).json()["queue"]
+    return queue["busy"], queue["waiting"]
 
 
 def make_keys(platform: Platform, users: Sequence[str]) -> dict[str, str]:

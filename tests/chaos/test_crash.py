@@ -3,21 +3,29 @@ each query is settled once. `CHAOS_ROUNDS=63` are five hundred kills."""
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
 import pytest
 
 from tests.chaos.callers import Crowd, busy
-from tests.chaos.grown import BACK_WITHIN_S, PROCESS, QUERIES, ROUNDS, STATUS, Grown, grown, within
+from tests.chaos.grown import (
+    BACK_WITHIN_S,
+    PROCESS,
+    QUERIES,
+    ROUNDS,
+    Grown,
+    grown,
+    queue_of,
+    within,
+    working,
+)
 from tests.server_process import ServerProcess
 from tests.settled import settled_rows
 from tests.worker import Worker
@@ -48,17 +56,6 @@ def kill(victim: str, parts: Grown, worker: Worker, chance: random.Random) -> No
     servers[victim].start()
 
 
-@contextlib.contextmanager
-def working(parts: Grown) -> Iterator[Worker]:
-    environment = parts.platform.environment
-    worker = Worker(environment, Path(environment["DATA_DIR"]) / "worker.log")
-    worker.start()
-    try:
-        yield worker
-    finally:
-        worker.stop()
-
-
 def history(parts: Grown, user: str) -> dict[str, dict[str, Any]]:
     """All of a user's queries by id."""
     found: dict[str, dict[str, Any]] = {}
@@ -73,12 +70,6 @@ def history(parts: Grown, user: str) -> dict[str, dict[str, Any]]:
 
 def shuffled(victims: Sequence[str], chance: random.Random) -> list[str]:
     return chance.sample(victims, len(victims))
-
-
-def queue_of(parts: Grown) -> tuple[int, int]:
-    with parts.client("u0") as http:
-        queue = http.get(STATUS).json()["queue"]
-    return queue["busy"], queue["waiting"]
 
 
 def test_what_was_answered_is_on_record_whoever_is_killed() -> None:

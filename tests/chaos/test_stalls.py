@@ -22,8 +22,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.chaos.grown import PROCESS, ROUNDS, Grown, grown, within
-from tests.chaos.test_crash import queue_of, working
+from tests.chaos.grown import PROCESS, ROUNDS, Grown, grown, queue_of, within, working
 from tests.settled import Row, settled_rows
 from tests.worker import Worker
 
